@@ -1,0 +1,42 @@
+"""Errors a user can act on: each message names the value, the cause and the cure, in one sentence.
+
+The command line prints them as a single line and exits with status 1; scripts see ordinary exceptions.
+"""
+
+__all__ = [
+    "AnnotationError",
+    "CheckpointError",
+    "ConfigurationError",
+    "DatasetError",
+    "DetlitError",
+    "ImageReadError",
+    "MissingExtraError",
+]
+
+
+class DetlitError(Exception):
+    """Base of every error that bad input, not a bug, causes."""
+
+
+class ConfigurationError(DetlitError, ValueError):
+    """Arguments that contradict each other or the data."""
+
+
+class DatasetError(DetlitError, ValueError):
+    """A data set that cannot be used as a whole: missing, empty, or with other classes than declared."""
+
+
+class AnnotationError(DatasetError):
+    """An annotation file, or an entry in it, that cannot be understood."""
+
+
+class ImageReadError(DetlitError, OSError):
+    """An image file that is missing or cannot be decoded."""
+
+
+class CheckpointError(DetlitError, ValueError):
+    """A checkpoint that is damaged, foreign, or does not fit what it is loaded into."""
+
+
+class MissingExtraError(DetlitError, ImportError):
+    """A feature whose optional dependency is not installed."""
