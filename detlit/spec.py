@@ -22,7 +22,7 @@ _TRUSTED = ("detlit", "torch")
 
 
 class Recorded:
-    """Base of classes whose instances can be rebuilt from plain data; the arguments of the outermost ``__init__`` count."""
+    """Base of classes whose instances can be rebuilt from plain data: the outermost ``__init__`` notes its arguments."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Wrap ``__init__`` of each subclass so that it notes its arguments before it runs."""
@@ -79,7 +79,8 @@ def _path(factory: Any) -> str:
 def _plain(value: Any, owner: str) -> Any:
     if isinstance(value, _Foreign):
         raise CheckpointError(
-            f"{owner} holds a {value.description}, which cannot be described as plain data: derive that class from detlit.spec.Recorded."
+            f"{owner} holds a {value.description}, which cannot be described as plain data: "
+            "derive that class from detlit.spec.Recorded."
         )
     if isinstance(value, dict):
         return {key: _plain(item, f"{owner}.{key}") for key, item in value.items()}
@@ -109,7 +110,7 @@ def build(spec: Any, *, allow_custom_code: bool = False) -> Any:
 
     Args:
         spec: plain data. A dict with ``class_path`` becomes an instance, with ``partial: true`` a factory.
-        allow_custom_code: also import classes from outside detlit and torch. A checkpoint from a stranger could name any
+        allow_custom_code: also import classes from outside detlit and torch. A stranger's checkpoint could name any
             importable class, so this is off unless asked for.
 
     Raises:
@@ -122,24 +123,34 @@ def build(spec: Any, *, allow_custom_code: bool = False) -> Any:
     if "class_path" not in spec:
         return {key: build(item, allow_custom_code=allow_custom_code) for key, item in spec.items()}
     factory = _import_class(spec["class_path"], allow_custom_code)
-    arguments = {key: build(item, allow_custom_code=allow_custom_code) for key, item in spec.get("init_args", {}).items()}
+    arguments = {
+        key: build(item, allow_custom_code=allow_custom_code) for key, item in spec.get("init_args", {}).items()
+    }
     if spec.get("partial"):
         return functools.partial(factory, **arguments)
     try:
         return factory(**arguments)
     except TypeError as error:
-        raise CheckpointError(f"{spec['class_path']} cannot be rebuilt from the checkpoint ({error}): it was written by another version.") from error
+        raise CheckpointError(
+            f"{spec['class_path']} cannot be rebuilt from the checkpoint ({error}): it was written by another version."
+        ) from error
 
 
 def _import_class(class_path: str, allow_custom_code: bool) -> Any:
     module_name, _, name = class_path.rpartition(".")
     if module_name.split(".")[0] not in _TRUSTED and not allow_custom_code:
-        raise CheckpointError(f"the checkpoint wants to run {class_path}, code from outside detlit and torch: pass --allow_custom_code if you trust it.")
+        raise CheckpointError(
+            f"the checkpoint wants to run {class_path}, code from outside detlit and torch: "
+            "pass --allow_custom_code if you trust it."
+        )
     try:
         factory = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint names {class_path}, which cannot be imported here ({error}).") from error
     known = (Recorded, torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     if not (isinstance(factory, type) and (allow_custom_code or issubclass(factory, known))):
-        raise CheckpointError(f"the checkpoint names {class_path}, which is not a class that detlit builds: pass --allow_custom_code if you trust it.")
+        raise CheckpointError(
+            f"the checkpoint names {class_path}, which is not a class that detlit builds: "
+            "pass --allow_custom_code if you trust it."
+        )
     return factory

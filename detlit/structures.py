@@ -48,7 +48,7 @@ class RawPredictions(NamedTuple):
 
     Attributes:
         cls_logits: ``(B, A, C)`` class scores before the sigmoid.
-        reg_logits: ``(B, A, 4 * (reg_max + 1))`` distance bins before the softmax, side-major: left, top, right, bottom.
+        reg_logits: ``(B, A, 4 * (reg_max + 1))`` distance bins before the softmax, side-major (left, top, right, bottom).
         anchor_points: ``(A, 2)`` xy pixels, the cell centres.
         strides: ``(A, 1)`` pixels per cell.
         levels: the feature maps in the order in which their anchors are concatenated.
@@ -82,11 +82,11 @@ class Detection(TypedDict):
 class Target(TypedDict, total=False):
     """Ground truth of one image; ``boxes`` and ``labels`` are enough for the loss, the rest is for evaluation.
 
-    ``boxes (N, 4)`` float32 xyxy pixels of the network input; ``labels (N,)`` int64, contiguous from 0; ``iscrowd (N,)``
-    bool; ``image_id`` and ``dataset_index`` integers; ``orig_size`` (height, width) of the image file; ``geometry``
-    float64 (scale_x, scale_y, left, top): ``network = original * scale + offset``; ``orig_boxes (N', 4)`` float64 in
-    original pixels with ``orig_labels``, ``orig_iscrowd`` and ``orig_area``, unfiltered, because pycocotools counts what a
-    training filter drops; ``path`` of the image, for messages.
+    ``boxes (N, 4)`` float32 xyxy pixels of the network input; ``labels (N,)`` int64, contiguous from 0; ``iscrowd``
+    ``(N,)`` bool; ``image_id`` and ``dataset_index`` integers; ``orig_size`` (height, width) of the image file;
+    ``geometry`` float64 (scale_x, scale_y, left, top): ``network = original * scale + offset``; ``orig_boxes (N', 4)``
+    float64 in original pixels with ``orig_labels``, ``orig_iscrowd`` and ``orig_area``, unfiltered, because pycocotools
+    counts what a training filter drops; ``path`` of the image, for messages.
     """
 
     boxes: Tensor
@@ -240,17 +240,18 @@ class Preprocessing:
             if side < 32 or side % 32:
                 raise ConfigurationError(
                     f"image size {self.size[0]}x{self.size[1]} does not fit the detector's strides: "
-                    f"both sides must be positive multiples of 32, {max(32, round(side / 32) * 32)} is the nearest to {side}."
+                    f"both sides must be positive multiples of 32, the nearest to {side} is {max(32, round(side / 32) * 32)}."
                 )
         content = self.content_size or self.size
         if min(content) < 1 or content[0] > self.size[0] or content[1] > self.size[1]:
             raise ConfigurationError(
-                f"content size {content[0]}x{content[1]} does not fit into the image size {self.size[0]}x{self.size[1]}: "
-                f"choose one between 1 and the image size."
+                f"content size {content[0]}x{content[1]} does not fit into the image size "
+                f"{self.size[0]}x{self.size[1]}: choose one between 1 and the image size."
             )
         if self.anchor not in ("center", "top_left") or self.channel_order not in ("RGB", "BGR"):
             raise ConfigurationError(
-                f"anchor={self.anchor!r}, channel_order={self.channel_order!r}: choose 'center' or 'top_left', 'RGB' or 'BGR'."
+                f"anchor={self.anchor!r}, channel_order={self.channel_order!r} is unknown: "
+                "choose 'center' or 'top_left', 'RGB' or 'BGR'."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -262,7 +263,9 @@ class Preprocessing:
         """Rebuild from :meth:`to_dict`; keys a newer version added are refused by name."""
         unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
-            raise ConfigurationError(f"preprocessing has unknown entries {sorted(unknown)}: it was written by a newer detlit, upgrade.")
+            raise ConfigurationError(
+                f"preprocessing has unknown entries {sorted(unknown)}: a newer detlit wrote it, upgrade."
+            )
         return cls(**data)
 
     def geometry(self, height: int, width: int) -> tuple[float, float, float, float]:
