@@ -22,7 +22,7 @@ _TRUSTED = ("detlit", "torch")
 
 
 class Recorded:
-    """Base of classes whose instances can be rebuilt from plain data: the outermost ``__init__`` notes its arguments."""
+    """Base of classes that can be rebuilt from plain data: the outermost ``__init__`` notes its arguments."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Wrap ``__init__`` of each subclass so that it notes its arguments before it runs."""

@@ -48,7 +48,7 @@ class RawPredictions(NamedTuple):
 
     Attributes:
         cls_logits: ``(B, A, C)`` class scores before the sigmoid.
-        reg_logits: ``(B, A, 4 * (reg_max + 1))`` distance bins before the softmax, side-major (left, top, right, bottom).
+        reg_logits: ``(B, A, 4 * (reg_max + 1))`` distance bins before the softmax; sides left, top, right, bottom.
         anchor_points: ``(A, 2)`` xy pixels, the cell centres.
         strides: ``(A, 1)`` pixels per cell.
         levels: the feature maps in the order in which their anchors are concatenated.
@@ -178,7 +178,7 @@ class Batch:
     @property
     def targets(self) -> list[Target]:
         """The ground truth as one dict of views per image, in the layout torchvision and torchmetrics use."""
-        boxes, labels, iscrowd = (x.split(self.counts) for x in (self.boxes, self.labels, self.iscrowd))
+        boxes, labels, iscrowd = (torch.split(x, self.counts) for x in (self.boxes, self.labels, self.iscrowd))
         targets: list[Target] = []
         for i in range(len(self)):
             target = Target(
@@ -238,9 +238,10 @@ class Preprocessing:
                 object.__setattr__(self, name, tuple(value))
         for side in self.size:
             if side < 32 or side % 32:
+                nearest = max(32, round(side / 32) * 32)
                 raise ConfigurationError(
                     f"image size {self.size[0]}x{self.size[1]} does not fit the detector's strides: "
-                    f"both sides must be positive multiples of 32, the nearest to {side} is {max(32, round(side / 32) * 32)}."
+                    f"both sides must be positive multiples of 32, the nearest to {side} is {nearest}."
                 )
         content = self.content_size or self.size
         if min(content) < 1 or content[0] > self.size[0] or content[1] > self.size[1]:
