@@ -1,3 +1,65 @@
-"""Object detection on PyTorch Lightning: train, validate, quantize and ship YOLO-NAS and PP-YOLOE class detectors."""
+"""Object detection on PyTorch Lightning: train, validate, quantize and ship YOLO-NAS and PP-YOLOE class detectors.
+
+The public names are imported when they are first used, so that ``import detlit`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "ATSSAssigner": "detlit.assigners",
+    "Batch": "detlit.structures",
+    "Checkpoint": "detlit.callbacks",
+    "CocoDataset": "detlit.data",
+    "CocoMeanAveragePrecision": "detlit.metrics",
+    "Detection": "detlit.structures",
+    "DetectionDataModule": "detlit.data",
+    "DetectionDataset": "detlit.data",
+    "DetectionModule": "detlit.module",
+    "Detector": "detlit.models",
+    "EMA": "detlit.callbacks",
+    "NMSPostPredictionCallback": "detlit.postprocess",
+    "PPYoloELoss": "detlit.losses",
+    "Predictor": "detlit.predictor",
+    "Preprocessing": "detlit.structures",
+    "RunSummary": "detlit.callbacks",
+    "ShapesDataset": "detlit.data",
+    "Target": "detlit.structures",
+    "TaskAlignedAssigner": "detlit.assigners",
+    "WarmupCosine": "detlit.optim",
+    "default_callbacks": "detlit.callbacks",
+    "yolo_nas_l": "detlit.models",
+    "yolo_nas_m": "detlit.models",
+    "yolo_nas_n": "detlit.models",
+    "yolo_nas_s": "detlit.models",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+if TYPE_CHECKING:
+    from detlit.assigners import ATSSAssigner, TaskAlignedAssigner
+    from detlit.callbacks import EMA, Checkpoint, RunSummary, default_callbacks
+    from detlit.data import CocoDataset, DetectionDataModule, DetectionDataset, ShapesDataset
+    from detlit.losses import PPYoloELoss
+    from detlit.metrics import CocoMeanAveragePrecision
+    from detlit.models import Detector, yolo_nas_l, yolo_nas_m, yolo_nas_n, yolo_nas_s
+    from detlit.module import DetectionModule
+    from detlit.optim import WarmupCosine
+    from detlit.postprocess import NMSPostPredictionCallback
+    from detlit.predictor import Predictor
+    from detlit.structures import Batch, Detection, Preprocessing, Target
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'detlit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ import torch
 from detlit.errors import CheckpointError
 from detlit.structures import Preprocessing
 
-__all__ = ["Recorded", "build", "init_spec_of", "spec_of"]
+__all__ = ["Recorded", "as_config", "build", "init_spec_of", "plain", "spec_of"]
 
 _TRUSTED = ("detlit", "torch")
 
@@ -34,13 +34,23 @@ class Recorded:
         @functools.wraps(init)
         def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
             if "_init_arguments" not in self.__dict__:
-                bound = inspect.signature(init).bind(self, *args, **kwargs)
-                bound.apply_defaults()
-                arguments = dict(list(bound.arguments.items())[1:])
-                object.__setattr__(self, "_init_arguments", _freeze(arguments))
+                object.__setattr__(self, "_init_arguments", plain(_arguments(init, self, args, kwargs)))
             init(self, *args, **kwargs)
 
         cls.__init__ = recording_init  # type: ignore[method-assign]
+
+
+def _arguments(init: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name, defaults included, as the signature of ``init`` binds them."""
+    bound = inspect.signature(init).bind(instance, *args, **kwargs)
+    bound.apply_defaults()
+    arguments: dict[str, Any] = {}
+    for name, parameter in list(bound.signature.parameters.items())[1:]:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(bound.arguments[name])
+        else:
+            arguments[name] = bound.arguments[name]
+    return arguments
 
 
 class _Foreign:
@@ -50,23 +60,23 @@ class _Foreign:
         self.description = f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _freeze(value: Any) -> Any:
-    """Return ``value`` as plain data, now, before its owner changes it."""
+def plain(value: Any) -> Any:
+    """Return ``value`` as plain data, now, before its owner changes it; what cannot be is marked, not refused."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Preprocessing):
-        return value.to_dict()
+        return {"class_path": _path(Preprocessing), "init_args": value.to_dict()}
     if isinstance(value, (list, tuple)):
-        return [_freeze(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _freeze(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Recorded):
         return {"class_path": _path(type(value)), "init_args": value.__dict__.get("_init_arguments", {})}
     if isinstance(value, functools.partial):
         factory = next((item for item in reversed((value.func, *value.args)) if isinstance(item, type)), value.func)
-        return {"class_path": _path(factory), "init_args": _freeze(value.keywords), "partial": True}
+        return {"class_path": _path(factory), "init_args": plain(value.keywords), "partial": True}
     if isinstance(value, type):
         return {"class_path": _path(value), "init_args": {}, "partial": True}
     return _Foreign(value)
@@ -76,16 +86,16 @@ def _path(factory: Any) -> str:
     return f"{factory.__module__}.{factory.__qualname__}"
 
 
-def _plain(value: Any, owner: str) -> Any:
+def _checked(value: Any, owner: str) -> Any:
     if isinstance(value, _Foreign):
         raise CheckpointError(
             f"{owner} holds a {value.description}, which cannot be described as plain data: "
             "derive that class from detlit.spec.Recorded."
         )
     if isinstance(value, dict):
-        return {key: _plain(item, f"{owner}.{key}") for key, item in value.items()}
+        return {key: _checked(item, f"{owner}.{key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, owner) for item in value]
+        return [_checked(item, owner) for item in value]
     return value
 
 
@@ -96,8 +106,8 @@ def init_spec_of(instance: Recorded) -> dict[str, Any]:
         CheckpointError: an argument is an object that plain data cannot describe.
     """
     arguments = instance.__dict__.get("_init_arguments", {})
-    plain: dict[str, Any] = _plain(arguments, type(instance).__name__)
-    return plain
+    checked: dict[str, Any] = _checked(arguments, type(instance).__name__)
+    return checked
 
 
 def spec_of(instance: Recorded) -> dict[str, Any]:
@@ -136,6 +146,17 @@ def build(spec: Any, *, allow_custom_code: bool = False) -> Any:
         ) from error
 
 
+def as_config(spec: Any) -> Any:
+    """Return a spec in the form YAML configs have: without ``partial`` marks, preprocessing as a plain mapping."""
+    if isinstance(spec, list):
+        return [as_config(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    if spec.get("class_path") == _path(Preprocessing):
+        return as_config(spec["init_args"])
+    return {key: as_config(item) for key, item in spec.items() if key != "partial"}
+
+
 def _import_class(class_path: str, allow_custom_code: bool) -> Any:
     module_name, _, name = class_path.rpartition(".")
     if module_name.split(".")[0] not in _TRUSTED and not allow_custom_code:
@@ -147,7 +168,7 @@ def _import_class(class_path: str, allow_custom_code: bool) -> Any:
         factory = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint names {class_path}, which cannot be imported here ({error}).") from error
-    known = (Recorded, torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+    known = (Recorded, Preprocessing, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     if not (isinstance(factory, type) and (allow_custom_code or issubclass(factory, known))):
         raise CheckpointError(
             f"the checkpoint names {class_path}, which is not a class that detlit builds: "

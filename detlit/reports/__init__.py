@@ -1,0 +1,1 @@
+"""Pictures, plots and reports for people to look at."""

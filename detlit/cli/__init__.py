@@ -1,0 +1,80 @@
+"""The ``detlit`` command. This file imports no torch, so that help and typos answer at once."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+from detlit import __version__
+
+__all__ = ["main"]
+
+TRAINER_COMMANDS = {
+    "fit": "train a detector from a config",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+}
+LIGHT_COMMANDS = {
+    "predict": "detect objects in an image or a folder",
+}
+COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}
+
+HELP = f"""\
+usage: detlit COMMAND [options]
+
+Train, validate and use object detectors on PyTorch Lightning.
+
+commands:
+{chr(10).join(f"  {name:10} {what}" for name, what in COMMANDS.items())}
+
+  detlit COMMAND --help            options of a command
+  detlit --version                 version of detlit
+
+start here:
+  detlit fit --config quickstart   train a small detector on generated images, no download
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 bad data, 2 bad usage.
+
+    Args:
+        argv: the arguments after ``detlit``; ``None`` takes those of the process. With several devices leave it
+            ``None``: Lightning starts the other ranks with the arguments of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"detlit {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _unknown_command(arguments[0])
+    return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a known command; errors that a user can act on become one line."""
+    from detlit.cli.messages import one_line
+    from detlit.errors import DetlitError
+
+    try:
+        if arguments[0] in TRAINER_COMMANDS:
+            from detlit.cli.lightning import main as run
+        else:
+            from detlit.cli.predict import main as run
+        run(arguments)
+    except (DetlitError, OSError) as error:
+        print(f"detlit: error: {one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _unknown_command(name: str) -> int:
+    print(f"detlit: error: there is no command {name!r}", file=sys.stderr)
+    for near in difflib.get_close_matches(name, COMMANDS, 1):
+        print(f"  did you mean: {near}?", file=sys.stderr)
+    print("  see: detlit --help", file=sys.stderr)
+    return 2

@@ -1,0 +1,90 @@
+"""The configs that detlit ships, and what a config file says before it is parsed."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import detlit
+from detlit.errors import ConfigurationError
+
+__all__ = ["config_arguments", "config_folder", "find_config", "find_key", "with_shipped_configs"]
+
+
+def config_folder() -> Path:
+    """Return the folder of the shipped configs: inside an installed package, or beside it in a source tree."""
+    package = Path(detlit.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def find_config(name: str) -> Path:
+    """Return the file a ``--config`` value means: a path, or the name of a shipped config such as ``quickstart``.
+
+    Raises:
+        ConfigurationError: neither a file nor a shipped config.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(config_folder().rglob("*.yaml"))}
+    if name.removesuffix(".yaml") in shipped:
+        return shipped[name.removesuffix(".yaml")]
+    near = difflib.get_close_matches(path.stem, shipped, 1)
+    hint = f"did you mean {near[0]}?" if near else f"the shipped ones are {', '.join(_runnable())}."
+    raise ConfigurationError(f"there is no config {name}, neither a file nor a shipped one: {hint}")
+
+
+def _runnable() -> list[str]:
+    folder = config_folder()
+    return [file.stem for file in sorted([*folder.glob("*.yaml"), *(folder / "recipes").glob("*.yaml")])]
+
+
+def config_arguments(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the position and value of each ``--config VALUE`` or ``--config=VALUE``, inline JSON left out."""
+    for position, argument in enumerate(argv):
+        if argument in ("--config", "-c") and position + 1 < len(argv):
+            value = argv[position + 1]
+        elif argument.startswith("--config="):
+            value = argument.partition("=")[2]
+        else:
+            continue
+        if not value.lstrip().startswith("{"):
+            yield position, value
+
+
+def with_shipped_configs(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the names of shipped configs replaced by their files."""
+    resolved = list(argv)
+    for position, value in config_arguments(argv):
+        path = str(find_config(value))
+        if argv[position].startswith("--config="):
+            resolved[position] = f"--config={path}"
+        else:
+            resolved[position + 1] = path
+    return resolved
+
+
+def find_key(file: Path, key: str) -> bool:
+    """Tell whether a config file, or a file it names on the way, sets a dotted key such as ``model.class_names``."""
+    value, folder = _load(file), file.parent
+    for part in key.split("."):
+        if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+            file = folder / value
+            value, folder = _load(file), file.parent
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def _load(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigurationError(f"config {file} cannot be read{line}: {problem}.") from error

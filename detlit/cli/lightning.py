@@ -1,0 +1,233 @@
+"""``detlit fit``, ``validate`` and ``test``: LightningCLI with the defaults a detector needs."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from detlit.callbacks import EMA, Checkpoint, RunSummary
+from detlit.checkpoint_io import AtomicCheckpointIO
+from detlit.cli.configs import config_arguments, find_key, with_shipped_configs
+from detlit.cli.messages import FriendlyErrors
+from detlit.data import DetectionDataModule
+from detlit.errors import ConfigurationError
+from detlit.models.checkpoint_entry import read_checkpoint
+from detlit.module import DetectionModule
+from detlit.spec import as_config
+
+__all__ = ["main"]
+
+LINKS = {
+    "data.num_classes": "model.detector.init_args.num_classes",
+    "data.class_names": "model.class_names",
+    "data.preprocessing": "model.preprocessing",
+}
+"""What the model learns from the data; these model keys are therefore not settable."""
+
+
+class DetlitTrainer(Trainer):
+    """Lightning's Trainer with limits that parse right: upstream, a configured ``limit_train_batches: 1`` means 100 %."""
+
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            overfit_batches=overfit_batches,
+            val_check_interval=val_check_interval,
+            **kwargs,
+        )
+
+
+class DetlitParser(FriendlyErrors, LightningArgumentParser):
+    """Lightning's parser with short errors."""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Save the config of ``fit`` beside its logs, and never over an earlier one: config.yaml, config_1.yaml, ..."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+        self._folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the folder on every rank (``log_dir`` broadcasts), then save on rank 0."""
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the config unless the newest one says the same."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        file, number = self._folder / "config.yaml", 0
+        while file.exists() and file.read_text() != text:
+            number += 1
+            file = self._folder / f"config_{number}.yaml"
+        file.write_text(text)
+
+
+class DetlitCLI(LightningCLI):
+    """Config files and flags to a trainer, a module and a data module."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the Trainer methods on offer, with the arguments that do not become flags."""
+        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
+        return dict.fromkeys(("fit", "validate", "test"), skipped)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the switchable callbacks, defaults and links."""
+        parser.add_argument("--ema", type=EMA | None, default={"class_path": "detlit.callbacks.EMA"}, help=_EMA_HELP)
+        parser.add_argument(
+            "--checkpoint",
+            type=Checkpoint | None,
+            default={"class_path": "detlit.callbacks.Checkpoint"},
+            help=_CHECKPOINT_HELP,
+        )
+        parser.add_argument("--allow_custom_code", type=bool, default=False, help=_CUSTOM_CODE_HELP)
+        parser.set_defaults(
+            {
+                "model.loss": {"class_path": "detlit.losses.PPYoloELoss"},
+                "model.post_prediction_callback": {"class_path": "detlit.postprocess.NMSPostPredictionCallback"},
+                "model.metric": {"class_path": "detlit.metrics.CocoMeanAveragePrecision"},
+                "trainer.default_root_dir": "runs",
+            }
+        )
+        for source, target in LINKS.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with the checkpoint's own arguments as the lowest layer: config files and flags win over them."""
+        argv = with_shipped_configs(sys.argv[1:] if args is None else args)
+        for _, value in config_arguments(argv):
+            _refuse_linked_keys(Path(value))
+        if checkpoint := _checkpoint_argument(argv):
+            argv = [argv[0], "--config", json.dumps(_config_of(checkpoint)), *argv[1:]]
+        super().parse_arguments(parser, argv)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer with loggers, EMA, checkpoints and progress bar."""
+        config, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
+        if config["logger"] is None and not config["fast_dev_run"]:
+            kwargs["logger"] = _default_loggers(config["default_root_dir"]) if fitting else False
+        trainer = super().instantiate_trainer(plugins=_with_atomic_checkpoints(config["plugins"]), **kwargs)
+        trainer.callbacks[:0] = self._default_callbacks(trainer)
+        trainer.callbacks = trainer._callback_connector._reorder_callbacks(trainer.callbacks)
+        return trainer
+
+    def _default_callbacks(self, trainer: Trainer) -> list[Any]:
+        """Return the callbacks that are always on, those a user turned off or brought along left out."""
+        ema, checkpoint = self._get(self.config_init, "ema"), self._get(self.config_init, "checkpoint")
+        callbacks: list[Any] = [] if ema is None else [ema]
+        if self.subcommand == "fit" and trainer.loggers:
+            callbacks.append(LearningRateMonitor(logging_interval="step"))
+        callbacks.append(RunSummary())
+        if checkpoint is not None:
+            callbacks += checkpoint.callbacks()
+        return callbacks
+
+
+_EMA_HELP = "Moving average of the weights, which validation uses and checkpoints hold; null turns it off."
+_CHECKPOINT_HELP = "Which checkpoints to keep: best.ckpt by a metric and last.ckpt; null turns them off."
+_CUSTOM_CODE_HELP = "Build classes from outside detlit and torch that a checkpoint names."
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test``.
+
+    Args:
+        argv: the command and its options.
+    """
+    _quieten()
+    torch.set_float32_matmul_precision("high")
+    DetlitCLI(
+        DetectionModule,
+        DetectionDataModule,
+        trainer_class=DetlitTrainer,
+        parser_class=DetlitParser,
+        save_config_callback=SaveRunConfig,
+        seed_everything_default=42,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_kwargs={"prog": "detlit", "allow_abbrev": False},
+        args=list(argv),
+    )
+
+
+def _quieten() -> None:
+    """Silence adverts, and warnings about choices that detlit made on purpose."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
+    warnings.filterwarnings("ignore", module="jsonargparse")
+
+
+def _refuse_linked_keys(file: Path) -> None:
+    """Refuse a config that sets what the data decides: the parser would ignore it without a word."""
+    for source, target in LINKS.items():
+        for key in {target, target.replace(".init_args", "")}:
+            if find_key(file, key):
+                cure = "data.class_names" if source == "data.num_classes" else source
+                raise ConfigurationError(f"{key} in {file} has no effect, it comes from the data: set {cure} instead.")
+
+
+def _checkpoint_argument(argv: Sequence[str]) -> str | None:
+    """Return the value of ``--ckpt_path`` where it is a file; ``best`` and ``last`` belong to the Trainer."""
+    for position, argument in enumerate(argv):
+        value = argument.partition("=")[2] if argument.startswith("--ckpt_path=") else None
+        if argument == "--ckpt_path" and position + 1 < len(argv):
+            value = argv[position + 1]
+        if value and value not in ("best", "last", "hpc", "registry"):
+            return value
+    return None
+
+
+def _config_of(checkpoint: str) -> dict[str, Any]:
+    """Return the arguments a checkpoint was trained with, as a config without the linked keys."""
+    entry = read_checkpoint(checkpoint)["detlit"]
+    model = as_config(entry["module"])
+    for name in ("class_names", "preprocessing"):
+        model.pop(name, None)
+    model["detector"]["init_args"].pop("num_classes", None)
+    model = {key: value for key, value in model.items() if value is not None}
+    return {"model": model, **({"data": as_config(entry["data"])} if entry["data"] else {})}
+
+
+def _default_loggers(folder: str) -> list[Logger]:
+    """Return a CSV logger, and a TensorBoard one where it is installed, that share a run folder."""
+    csv = CSVLogger(folder, name="")
+    if find_spec("tensorboard") is None:
+        return [csv]
+    return [csv, TensorBoardLogger(folder, name="", version=csv.version)]
+
+
+def _with_atomic_checkpoints(plugins: Any) -> list[Any]:
+    """Return the plugins with atomic checkpoint writing among them."""
+    given = [] if plugins is None else plugins if isinstance(plugins, list) else [plugins]
+    return [*given, AtomicCheckpointIO()]

@@ -1,0 +1,88 @@
+"""One-line errors with a suggestion, in place of pages of usage and tracebacks."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+__all__ = ["FriendlyErrors", "one_line"]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the sentence of an error; for one raised in a data worker, without the worker's traceback."""
+    text = str(error).strip() or type(error).__name__
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        last = [line for line in text.splitlines() if line.strip()][-1]
+        text = re.sub(r"^[\w.]+: ", "", last)
+    return " ".join(text.split())
+
+
+class FriendlyErrors(ArgumentParser):
+    """A parser whose errors are one line, a suggestion and where to read on, with exit status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the error and leave."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        print(f"detlit: error: {_shorten(message)}", file=sys.stderr)
+        for suggestion in _suggestions(self, message):
+            print(f"  did you mean: {suggestion}?", file=sys.stderr)
+        print(f"  see: {parser.prog.replace(' [options]', '')} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _shorten(message: str) -> str:
+    """Return a parser's message on one line, without the lists of types it tried."""
+    message = re.sub(r"Does not validate against any of the Union subtypes\s+Subtypes: .*?\s+Errors:", "", message)
+    message = re.sub(r"Given value type: .*", "", message)
+    return " ".join(message.split())
+
+
+def _suggestions(parser: ArgumentParser, message: str) -> list[str]:
+    """Return the known name nearest to the unknown one in a message, if there is one."""
+    keys = sorted({action.dest for known in _parsers(parser) for action in known._actions if action.dest})
+    if match := re.search(r"nrecognized arguments?: --?([\w.+]+)", message):
+        return [f"--{key}" for key in _nearest(match[1].rstrip("+"), keys)]
+    if match := re.search(r"class_path '([\w.]+)'[^']*Option '([\w.]+)' is not accepted", message):
+        return _nearest(match[2], _parameters(match[1]))
+    if match := re.search(r"does not accept (?:nested key|option) '([\w.]+)'", message):
+        return _nearest(match[1], keys)
+    if match := re.search(r"(?:import path string: |class_path ')([\w.]+)", message):
+        return _nearest(match[1].rpartition(".")[2], _class_names())
+    return []
+
+
+def _parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    yield parser
+    if parser._subcommands_action is not None:
+        yield from parser._subcommands_action._name_parser_map.values()
+
+
+def _nearest(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(known), 1, 0.6)
+
+
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        factory: Any = getattr(import_module(module), name)
+        return list(inspect.signature(factory).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
+
+
+def _class_names() -> list[str]:
+    """Return the names of the classes configs usually name: detlit's, torch's optimizers and Lightning's callbacks."""
+    import detlit
+
+    torch, callbacks = sys.modules.get("torch"), sys.modules.get("lightning.pytorch.callbacks")
+    names = [*detlit.__all__]
+    if torch is not None:
+        names += [*torch.optim.__all__, *torch.optim.lr_scheduler.__all__]
+    return names + list(getattr(callbacks, "__all__", []))

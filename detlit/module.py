@@ -1,0 +1,267 @@
+"""The LightningModule: a detector, its loss, its post-prediction callback and its metric."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from detlit.errors import CheckpointError, ConfigurationError
+from detlit.losses import DetectionLoss, PPYoloELoss
+from detlit.metrics import CocoMeanAveragePrecision, DetectionMetric
+from detlit.models.checkpoint_entry import make_entry, read_checkpoint
+from detlit.models.detector import Detector
+from detlit.ops.coordinates import to_original_pixels
+from detlit.optim import parameter_groups
+from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.spec import Recorded, build, init_spec_of, plain
+from detlit.structures import Batch, Detection, Preprocessing, Target
+
+__all__ = ["DetectionModule"]
+
+AnyBatch = Batch | tuple[Tensor | Sequence[Tensor], Sequence[Target]]
+"""A detlit batch, or what torchvision-style pipelines yield: images and one dict per image."""
+
+
+class DetectionModule(LightningModule, Recorded):
+    """Train, validate, test and predict with a detector.
+
+    Calling the module, ``module(images)``, returns one :class:`~detlit.structures.Detection` per image in network
+    pixels; :meth:`predict_step` returns them in pixels of the original images. Logged: ``train/loss`` and its terms, and
+    the metric's values as ``val/map``, ``val/map_50``, ... and ``test/map``, ... A second validation loader logs
+    ``val_1/map``, and so on.
+
+    Args:
+        detector: the network.
+        loss: the training loss, :class:`~detlit.losses.PPYoloELoss` unless given.
+        post_prediction_callback: turns raw predictions into detections,
+            :class:`~detlit.postprocess.NMSPostPredictionCallback` unless given.
+        metric: scores detections in :meth:`validation_step` and :meth:`test_step`;
+            :class:`~detlit.metrics.CocoMeanAveragePrecision` unless given.
+        optimizer: makes the optimizer from parameter groups, e.g. ``functools.partial(torch.optim.AdamW, lr=1e-3)``.
+        lr_scheduler: makes a scheduler, stepped after every optimizer step, from the optimizer; a ``total_steps`` left
+            ``None`` is filled in with the length of the run.
+        zero_weight_decay_on_bias_and_norm: keep weight decay off biases, norm layers and scalars.
+        class_names: names of the labels, stored in the checkpoint. From YAML they come from the data.
+        preprocessing: how images become network input; handed to the detector and stored in the checkpoint. From YAML
+            it comes from the data. ``None`` keeps the detector's own.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        loss: DetectionLoss | None = None,
+        post_prediction_callback: PostPredictionCallback | None = None,
+        metric: DetectionMetric | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        zero_weight_decay_on_bias_and_norm: bool = True,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.loss = PPYoloELoss() if loss is None else loss
+        self.post_prediction_callback = post_prediction_callback or NMSPostPredictionCallback()
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.zero_weight_decay_on_bias_and_norm = zero_weight_decay_on_bias_and_norm
+        self.class_names = tuple(class_names or (f"class_{label}" for label in range(detector.num_classes)))
+        if len(self.class_names) != detector.num_classes:
+            raise ConfigurationError(
+                f"{len(self.class_names)} class names for a detector with {detector.num_classes} classes: "
+                "build the detector with num_classes equal to the number of names."
+            )
+        if preprocessing is not None:
+            detector.set_preprocessing(preprocessing)
+        self._metric = CocoMeanAveragePrecision() if metric is None else metric
+        self._loader_metrics = nn.ModuleDict()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become network input."""
+        return self.detector.preprocessing
+
+    # ---------------------------------------------------------------------------------------------- steps
+    def forward(self, images: Tensor) -> list[Detection]:
+        """Return the detections of each image, in network pixels.
+
+        Args:
+            images: ``(B, 3, H, W)`` uint8 RGB, or float RGB in [0, 1]; letterboxed to one size.
+        """
+        return self.post_prediction_callback(self.detector(images))
+
+    def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
+        """Return the total loss of one batch and log its terms."""
+        images, targets = _images_and_targets(batch)
+        output = self.loss(self.detector(images), targets)
+        size = len(images)
+        self.log("train/loss", output.total.detach(), batch_size=size, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in output.terms.items()}, batch_size=size)
+        return output.total
+
+    def validation_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Detect and hand detections and ground truth to the metric of this loader."""
+        self._evaluate(batch, _stage_key("val", dataloader_idx))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation loaders."""
+        self._log_metrics("val")
+
+    def test_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Detect and hand detections and ground truth to the metric of this loader."""
+        self._evaluate(batch, _stage_key("test", dataloader_idx))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test loaders."""
+        self._log_metrics("test")
+
+    def predict_step(self, batch: AnyBatch | Tensor, batch_idx: int, dataloader_idx: int = 0) -> list[Detection]:
+        """Return the detections of each image, in pixels of the original image, clipped to it.
+
+        A batch that does not say how its images were letterboxed gets them in network pixels.
+        """
+        if isinstance(batch, Tensor):
+            return self(batch)
+        images, targets = _images_and_targets(batch)
+        return _in_original_pixels(self(images), targets.targets if isinstance(targets, Batch) else targets)
+
+    def _evaluate(self, batch: AnyBatch, key: str) -> None:
+        images, targets = _images_and_targets(batch)
+        targets = targets.targets if isinstance(targets, Batch) else targets
+        self._metric_of(key).update(_in_original_pixels(self(images), targets), targets)
+
+    # -------------------------------------------------------------------------------------------- metrics
+    def _metric_of(self, key: str) -> DetectionMetric:
+        """Return the metric of a loader, a fresh clone of the given one when first asked for."""
+        if key not in self._loader_metrics:
+            self._loader_metrics[key] = self._metric.clone().to(self.device)
+        metric: DetectionMetric = self._loader_metrics[key]  # type: ignore[assignment]
+        return metric
+
+    def _log_metrics(self, stage: str) -> None:
+        """Log every value of every loader of a stage; they are the same on all ranks already."""
+        loaders = self.trainer.num_val_batches if stage == "val" else self.trainer.num_test_batches
+        for index in range(len(loaders)):
+            key = _stage_key(stage, index)
+            metric = self._metric_of(key)
+            values = metric.compute()
+            metric.reset()
+            on_bar = [name for name in ("map", "map_50") if name in values]
+            self.log_dict({f"{key}/{name}": values.pop(name).float() for name in on_bar}, prog_bar=True)
+            self.log_dict({f"{key}/{name}": value.float() for name, value in values.items()})
+
+    # ---------------------------------------------------------------------------------------- optimisation
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer over named parameter groups, and the scheduler, stepped once per optimizer step."""
+        optimizer = self.optimizer(parameter_groups(self, self.zero_weight_decay_on_bias_and_norm))  # type: ignore[arg-type]
+        if self.lr_scheduler is None:
+            return {"optimizer": optimizer}
+        scheduler = _fill_in_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            monitor = getattr(scheduler, "monitor", "val/map")
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
+            }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ----------------------------------------------------------------------------------------- checkpoints
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the entry that makes the checkpoint self-contained; see :mod:`detlit.models.checkpoint_entry`."""
+        checkpoint["detlit"] = make_entry(self._spec(), self._data_spec(), self.preprocessing, self.class_names)
+
+    def _spec(self) -> dict[str, Any]:
+        """Return the constructor arguments, with what they have become since: the data decided on the classes."""
+        now = {"class_names": self.class_names, "preprocessing": self.preprocessing}
+        return {**init_spec_of(self), **{name: plain(value) for name, value in now.items()}}
+
+    def _data_spec(self) -> dict[str, Any] | None:
+        """Return the arguments of the data module, or ``None`` where plain data cannot describe it."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if not isinstance(datamodule, Recorded):
+            return None
+        try:
+            return {**init_spec_of(datamodule), "class_names": list(self.class_names)}
+        except CheckpointError:
+            return None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other classes with a sentence, before torch reports mismatching shapes."""
+        names = checkpoint.get("detlit", {}).get("class_names")
+        if names is not None and len(names) != len(self.class_names):
+            raise CheckpointError(
+                f"the checkpoint has {len(names)} classes ({_abridge(names)}) and this run {len(self.class_names)} "
+                f"({_abridge(self.class_names)}): use the data and classes it was trained with."
+            )
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *,
+        strict: bool = True,
+        allow_custom_code: bool = False,
+        **overrides: Any,
+    ) -> "DetectionModule":
+        """Rebuild a module from a checkpoint alone, whether a script or the command line wrote it.
+
+        Args:
+            checkpoint_path: a checkpoint of :class:`DetectionModule`.
+            map_location: the device for the weights, as in :func:`torch.load`.
+            strict: refuse missing or unexpected weights.
+            allow_custom_code: also build classes from outside detlit and torch that the checkpoint names.
+            **overrides: constructor arguments to use instead of the stored ones.
+
+        Raises:
+            CheckpointError: the file is damaged, not detlit's, or names code that is not trusted.
+        """
+        checkpoint = read_checkpoint(checkpoint_path, map_location="cpu" if map_location is None else map_location)
+        stored = {key: value for key, value in checkpoint["detlit"]["module"].items() if key not in overrides}
+        module = cls(**build(stored, allow_custom_code=allow_custom_code), **overrides)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return module
+
+
+def _stage_key(stage: str, dataloader_idx: int) -> str:
+    return stage if dataloader_idx == 0 else f"{stage}_{dataloader_idx}"
+
+
+def _abridge(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _images_and_targets(batch: AnyBatch) -> tuple[Tensor, Batch | Sequence[Target]]:
+    """Return the image tensor of a batch, and what the loss takes as ground truth."""
+    if isinstance(batch, Batch):
+        return batch.images, batch
+    images, targets = batch
+    return images if isinstance(images, Tensor) else torch.stack(list(images)), targets
+
+
+def _in_original_pixels(detections: list[Detection], targets: Sequence[Target]) -> list[Detection]:
+    """Undo the letterbox of each image, as far as the targets describe one."""
+    if not all("geometry" in target and "orig_size" in target for target in targets):
+        return detections
+    geometry = torch.stack([target["geometry"] for target in targets])
+    return to_original_pixels(detections, geometry, [target["orig_size"] for target in targets])
+
+
+def _fill_in_total_steps(factory: LRSchedulerCallable, total_steps: Callable[[], float]) -> LRSchedulerCallable:
+    """Give a scheduler factory whose ``total_steps`` was left ``None`` the length of the run."""
+    if not isinstance(factory, functools.partial) or factory.keywords.get("total_steps", 0) is not None:
+        return factory
+    steps = total_steps()
+    if steps == float("inf"):
+        raise ConfigurationError(
+            "the schedule needs to know the length of the run, and max_epochs=-1 has no end: set trainer.max_epochs, "
+            "trainer.max_steps or the scheduler's total_steps."
+        )
+    return functools.partial(factory, total_steps=int(steps))

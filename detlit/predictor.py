@@ -1,0 +1,144 @@
+"""Detections from a checkpoint, without a training config and without Lightning."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detlit.data.images import read_image
+from detlit.data.transforms.letterbox import letterbox
+from detlit.errors import DatasetError
+from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
+from detlit.ops.coordinates import to_original_pixels
+from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.spec import build
+from detlit.structures import Detection
+
+__all__ = ["IMAGE_SUFFIXES", "Predictor", "Result", "find_images"]
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Files that a folder contributes."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Detections in one image, best first.
+
+    Attributes:
+        boxes: ``(K, 4)`` float32 xyxy pixels of the original image, within it.
+        scores: ``(K,)`` float32 in [0, 1].
+        labels: ``(K,)`` int64.
+        class_names: names of all classes.
+        image: ``(H, W, 3)`` uint8 RGB, the original image.
+        path: where the image came from, if from a file.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    image: NDArray[np.uint8]
+    path: Path | None = None
+
+    def draw(self) -> NDArray[np.uint8]:
+        """Return the image ``(H, W, 3)`` uint8 RGB with its detections drawn on it."""
+        from detlit.reports.draw import draw_boxes
+
+        return draw_boxes(self.image, self.boxes, self.labels.tolist(), self.class_names, self.scores.tolist())
+
+
+class Predictor:
+    """Detect objects with a trained checkpoint; preprocessing, class names and thresholds come from it.
+
+    Args:
+        checkpoint: path of a detlit checkpoint.
+        score_threshold: least score of a detection in [0, 1].
+        device: where to run, e.g. ``"cuda"``; ``None`` takes a GPU if there is one.
+        allow_custom_code: also build classes from outside detlit and torch that the checkpoint names.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or rebuilt.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        score_threshold: float = 0.25,
+        device: str | None = None,
+        allow_custom_code: bool = False,
+    ) -> None:
+        stored = read_checkpoint(checkpoint)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code)
+        self.detector = detector.to(self.device, memory_format=torch.channels_last).eval()
+        self.class_names = tuple(stored["detlit"]["class_names"])
+        self.post_prediction_callback = _post_prediction_callback(stored, score_threshold, allow_custom_code)
+
+    def __call__(self, images: Iterable[NDArray[np.uint8] | str | Path], *, batch_size: int = 8) -> Iterator[Result]:
+        """Yield one result per image, in order.
+
+        Args:
+            images: ``(H, W, 3)`` uint8 RGB arrays, or paths of image files; may be an endless iterator.
+            batch_size: images per forward pass.
+
+        Raises:
+            ImageReadError: a file is missing or no image.
+        """
+        iterator = iter(images)
+        while chunk := list(islice(iterator, batch_size)):
+            paths = [None if isinstance(item, np.ndarray) else Path(item) for item in chunk]
+            arrays = [item if isinstance(item, np.ndarray) else read_image(item) for item in chunk]
+            for array, path, detection in zip(arrays, paths, self._detect(arrays), strict=True):
+                yield Result(
+                    boxes=detection["boxes"].cpu().numpy(),
+                    scores=detection["scores"].cpu().numpy(),
+                    labels=detection["labels"].cpu().numpy(),
+                    class_names=self.class_names,
+                    image=array,
+                    path=path,
+                )
+
+    @torch.inference_mode()
+    def _detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detection]:
+        """Letterbox images, run the detector, and return detections in original pixels."""
+        preprocessing = self.detector.preprocessing
+        canvases = np.stack([letterbox(image, preprocessing) for image in images])
+        batch = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
+        detections = self.post_prediction_callback(self.detector(batch))
+        geometry = torch.tensor([preprocessing.geometry(*image.shape[:2]) for image in images], dtype=torch.float64)
+        return to_original_pixels(detections, geometry, [image.shape[:2] for image in images])
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """Return the image files a path stands for: itself, or the images of a folder, sorted, without its subfolders.
+
+    Raises:
+        DatasetError: nothing is there, or a folder without images.
+    """
+    source = Path(source)
+    if source.is_dir():
+        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise DatasetError(f"no image in folder {source}: looked for {', '.join(IMAGE_SUFFIXES)}.")
+        return found
+    if not source.exists():
+        raise DatasetError(f"there is no file or folder {source}: check --source.")
+    return [source]
+
+
+def _post_prediction_callback(
+    stored: dict[str, Any], score_threshold: float, allow_custom_code: bool
+) -> PostPredictionCallback:
+    """Return the checkpoint's post-prediction callback with another score threshold."""
+    spec = stored["detlit"]["module"]["post_prediction_callback"]
+    if spec is None:
+        return NMSPostPredictionCallback(score_threshold=score_threshold)
+    spec = {**spec, "init_args": {**spec["init_args"], "score_threshold": score_threshold}}
+    callback: PostPredictionCallback = build(spec, allow_custom_code=allow_custom_code)
+    return callback
