@@ -5,20 +5,19 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from detlit.callbacks import EMA, Checkpoint, RunSummary
 from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import config_arguments, find_key, with_shipped_configs
 from detlit.cli.messages import FriendlyErrors
+from detlit.cli.trainer import DetlitTrainer, default_loggers
 from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError
 from detlit.models.checkpoint_entry import read_checkpoint
@@ -33,31 +32,6 @@ LINKS = {
     "data.preprocessing": "model.preprocessing",
 }
 """What the model learns from the data; these model keys are therefore not settable."""
-
-
-class DetlitTrainer(Trainer):
-    """Lightning's Trainer with limits that parse right: upstream, a configured ``limit_train_batches: 1`` means 100 %."""
-
-    def __init__(
-        self,
-        *,
-        limit_train_batches: int | float | None = None,
-        limit_val_batches: int | float | None = None,
-        limit_test_batches: int | float | None = None,
-        limit_predict_batches: int | float | None = None,
-        overfit_batches: int | float = 0.0,
-        val_check_interval: int | float | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            limit_predict_batches=limit_predict_batches,
-            overfit_batches=overfit_batches,
-            val_check_interval=val_check_interval,
-            **kwargs,
-        )
 
 
 class DetlitParser(FriendlyErrors, LightningArgumentParser):
@@ -131,23 +105,25 @@ class DetlitCLI(LightningCLI):
         """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer with loggers, EMA, checkpoints and progress bar."""
-        config, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
-        if config["logger"] is None and not config["fast_dev_run"]:
-            kwargs["logger"] = _default_loggers(config["default_root_dir"]) if fitting else False
-        trainer = super().instantiate_trainer(plugins=_with_atomic_checkpoints(config["plugins"]), **kwargs)
-        trainer.callbacks[:0] = self._default_callbacks(trainer)
-        trainer.callbacks = trainer._callback_connector._reorder_callbacks(trainer.callbacks)
+        """Make the trainer, with loggers, atomic checkpoints and the callbacks that are always on."""
+        config = self._get(self.config_init, "trainer")
+        if config["logger"] is None:
+            fitting = self.subcommand == "fit" and not config["fast_dev_run"]
+            kwargs["logger"] = default_loggers(config["default_root_dir"]) if fitting else False
+        kwargs["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
+        kwargs["callbacks"] = [*_as_list(config["callbacks"]), *self._default_callbacks({**config, **kwargs})]
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
-    def _default_callbacks(self, trainer: Trainer) -> list[Any]:
-        """Return the callbacks that are always on, those a user turned off or brought along left out."""
+    def _default_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
+        """Return the callbacks that are always on, less what the config turns off."""
         ema, checkpoint = self._get(self.config_init, "ema"), self._get(self.config_init, "checkpoint")
-        callbacks: list[Any] = [] if ema is None else [ema]
-        if self.subcommand == "fit" and trainer.loggers:
+        callbacks: list[Callback] = [RunSummary()]
+        if self.subcommand == "fit" and trainer_config["logger"]:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
-        callbacks.append(RunSummary())
-        if checkpoint is not None:
+        if ema is not None:
+            callbacks.append(ema)
+        if checkpoint is not None and trainer_config["enable_checkpointing"] is not False:
             callbacks += checkpoint.callbacks()
         return callbacks
 
@@ -219,15 +195,8 @@ def _config_of(checkpoint: str) -> dict[str, Any]:
     return {"model": model, **({"data": as_config(entry["data"])} if entry["data"] else {})}
 
 
-def _default_loggers(folder: str) -> list[Logger]:
-    """Return a CSV logger, and a TensorBoard one where it is installed, that share a run folder."""
-    csv = CSVLogger(folder, name="")
-    if find_spec("tensorboard") is None:
-        return [csv]
-    return [csv, TensorBoardLogger(folder, name="", version=csv.version)]
-
-
-def _with_atomic_checkpoints(plugins: Any) -> list[Any]:
-    """Return the plugins with atomic checkpoint writing among them."""
-    given = [] if plugins is None else plugins if isinstance(plugins, list) else [plugins]
-    return [*given, AtomicCheckpointIO()]
+def _as_list(value: Any) -> list[Any]:
+    """Return what may be nothing, one thing or a list as a list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -69,25 +69,23 @@ class CocoMeanAveragePrecision(DetectionMetric):
         return dict(zip(COCO_STATISTICS, statistics.cpu(), strict=True))
 
     def _gather(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        """Return detections, objects and the number of images of all ranks, repeated images left out."""
+        """Return detections, objects and the number of images of all ranks.
+
+        Repeated images are left out. The others are numbered in the order of the data set, because the order decides
+        between detections of equal score: the result does not depend on how the images were spread.
+        """
         images = torch.tensor(self._dataset_indices, dtype=torch.float64).reshape(-1, 1)
         tables = [
             gather_rows(table, self._collective_device())
             for table in (_stack(self._detections, 7), _stack(self._objects, 8), images)
         ]
-        keep: list[tuple[Tensor, Tensor]] = []
-        seen: set[int] = set()
-        number = 0
-        for detections, objects, indices in zip(*tables, strict=True):
-            new_number = torch.full((len(indices),), -1, dtype=torch.float64)
-            for position, index in enumerate(indices[:, 0].long().tolist()):
-                if index < 0 or index not in seen:
-                    seen.add(index)
-                    new_number[position] = number
-                    number += 1
-            keep.append((_renumber(detections, new_number), _renumber(objects, new_number)))
-        all_detections, all_objects = (torch.cat(rows).numpy() for rows in zip(*keep, strict=True))
-        return all_detections, all_objects, number
+        all_indices = torch.cat(tables[2])[:, 0].long()
+        numbers, count = _number_images(all_indices.tolist())
+        per_rank = numbers.split([len(indices) for indices in tables[2]])
+        detections, objects = (
+            torch.cat([_renumber(rows, new) for rows, new in zip(table, per_rank, strict=True)]) for table in tables[:2]
+        )
+        return detections.numpy(), objects.numpy(), count
 
     def _collective_device(self) -> torch.device:
         """Where the process group can reduce: the GPU for NCCL, otherwise the CPU."""
@@ -97,12 +95,27 @@ class CocoMeanAveragePrecision(DetectionMetric):
 
 def _rows(image: int, columns: Sequence[Tensor]) -> Tensor:
     """Return ``(N, 1 + ...)`` float64 rows that start with the image's number, on the CPU."""
-    wide = [column.detach().to("cpu", torch.float64).reshape(len(columns[0]), -1) for column in columns]
+    wide = [column.detach().cpu().double() for column in columns]
+    wide = [column if column.ndim == 2 else column[:, None] for column in wide]
     return torch.cat([torch.full((len(wide[0]), 1), float(image), dtype=torch.float64), *wide], dim=1)
 
 
 def _stack(tables: Sequence[Tensor], width: int) -> Tensor:
     return torch.cat(list(tables)) if tables else torch.zeros(0, width, dtype=torch.float64)
+
+
+def _number_images(dataset_indices: list[int]) -> tuple[Tensor, int]:
+    """Return a number for each image and how many there are: ascending with the index, -1 for a repeated one.
+
+    Images without an index (-1) are all different and come last.
+    """
+    first: dict[tuple[bool, int], int] = {}
+    for position, index in enumerate(dataset_indices):
+        first.setdefault((False, index) if index >= 0 else (True, position), position)
+    numbers = torch.full((len(dataset_indices),), -1, dtype=torch.float64)
+    for number, (_, position) in enumerate(sorted(first.items())):
+        numbers[position] = number
+    return numbers, len(first)
 
 
 def _renumber(rows: Tensor, new_number: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def draw_boxes(
         captions = [f"{caption} {score:.2f}" for caption, score in zip(captions, scores, strict=True)]
     drawn = list(zip(np.rint(boxes).astype(int).tolist(), labels, captions, strict=True))[::-1]
     for (left, top, right, bottom), label, _ in drawn:
-        cv2.rectangle(canvas, (left, top), (right, bottom), class_color(label), width, cv2.LINE_AA)
+        cv2.rectangle(canvas, (left, top), (right, bottom), class_color(label), width)
     for (left, top, _, _), label, caption in drawn:
         _draw_caption(canvas, caption, left, top, class_color(label), width)
     return canvas
