@@ -1,0 +1,6 @@
+"""Heads: feature maps to raw predictions."""
+
+from detlit.models.heads.base import Head
+from detlit.models.heads.yolo_nas import YoloNASHead
+
+__all__ = ["Head", "YoloNASHead"]

@@ -1,0 +1,23 @@
+"""What a detector expects of a backbone."""
+
+from torch import Tensor, nn
+
+from detlit.spec import Recorded
+
+__all__ = ["Backbone"]
+
+
+class Backbone(Recorded, nn.Module):
+    """Base of networks that turn images into feature maps, from fine to coarse.
+
+    Attributes:
+        out_channels: channels of each feature map.
+        strides: input pixels per cell of each feature map.
+    """
+
+    out_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map ``(B, 3, H, W)`` to one ``(B, out_channels[i], H / strides[i], W / strides[i])`` per stride."""
+        raise NotImplementedError

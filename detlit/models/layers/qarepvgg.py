@@ -1,0 +1,50 @@
+"""The re-parameterisable block of QARepVGG, https://arxiv.org/abs/2212.01593."""
+
+from collections import OrderedDict
+from typing import cast
+
+from torch import Tensor, nn
+
+from detlit.models.layers.conv import batch_norm
+
+__all__ = ["QARepVGGBlock"]
+
+
+class QARepVGGBlock(nn.Module):
+    """Three linear branches that one 3x3 convolution can replace after training.
+
+    ``y = relu(post_bn(bn(conv3x3(x)) + conv1x1(x) + x))``: only the 3x3 branch is normalized before the sum, which
+    keeps the fused weights in a range that 8 bits can hold. The identity exists where input and output have one shape.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: step of the convolutions.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.has_identity = stride == 1 and in_channels == out_channels
+        conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.branch_3x3 = nn.Sequential(OrderedDict(conv=conv, bn=batch_norm(out_channels)))
+        self.branch_1x1 = nn.Conv2d(in_channels, out_channels, 1)
+        self.post_bn = batch_norm(out_channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
+        return cast(Tensor, self.act(self.post_bn(self._sum_branches(x))))
+
+    def _sum_branches(self, x: Tensor) -> Tensor:
+        # In place: no branch needs its output for the backward pass, and it saves two tensors of the output's size.
+        total: Tensor = self.branch_3x3(x)
+        total.add_(self.branch_1x1(self._sampled(x)))
+        if self.has_identity:
+            total.add_(x)
+        return total
+
+    def _sampled(self, x: Tensor) -> Tensor:
+        # The pixels a 1x1 convolution with this stride reads. Left to the convolution, torch 2.15 on the CPU corrupts
+        # the heap in the backward pass of a channels_last input with 3 channels.
+        return x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]

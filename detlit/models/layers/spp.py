@@ -1,0 +1,36 @@
+"""Spatial pyramid pooling, https://arxiv.org/abs/1406.4729, in the form YOLO detectors use."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from detlit.models.layers.conv import ConvBNReLU
+from detlit.models.layers.merge import Concat
+
+__all__ = ["SPP"]
+
+
+class SPP(nn.Module):
+    """A feature map joined with its maxima over 5x5, 9x9 and 13x13 windows.
+
+    The two larger windows are the 5x5 one applied again, which gives the same maxima for a quarter of the work.
+
+    Args:
+        in_channels: channels of the input; half as many are pooled.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        hidden_channels = in_channels // 2
+        self.conv1 = ConvBNReLU(in_channels, hidden_channels, 1)
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+        self.concat = Concat()
+        self.conv2 = ConvBNReLU(4 * hidden_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
+        maps: list[Tensor] = [self.conv1(x)]
+        for _ in range(3):
+            maps.append(self.pool(maps[-1]))
+        return cast(Tensor, self.conv2(self.concat(*maps)))
