@@ -3,6 +3,8 @@
 The public names are imported when they are first used, so that ``import detlit`` costs nothing.
 """
 
+# ruff: noqa: F401 - ruff cannot read the computed __all__ below
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from detlit.errors import CheckpointError, ConfigurationError
@@ -20,7 +20,7 @@ from detlit.ops.coordinates import to_original_pixels
 from detlit.optim import parameter_groups
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.spec import Recorded, build, init_spec_of, plain
-from detlit.structures import Batch, Detection, Preprocessing, Target
+from detlit.structures import Batch, Detection, LossOutput, Preprocessing, Target
 
 __all__ = ["DetectionModule"]
 
@@ -32,8 +32,8 @@ class DetectionModule(LightningModule, Recorded):
     """Train, validate, test and predict with a detector.
 
     Calling the module, ``module(images)``, returns one :class:`~detlit.structures.Detection` per image in network
-    pixels; :meth:`predict_step` returns them in pixels of the original images. Logged: ``train/loss`` and its terms, and
-    the metric's values as ``val/map``, ``val/map_50``, ... and ``test/map``, ... A second validation loader logs
+    pixels; :meth:`predict_step` returns them in pixels of the original images. Logged: ``train/loss`` and its terms,
+    and the metric's values as ``val/map``, ``val/map_50``, ... and ``test/map``, ... A second validation loader logs
     ``val_1/map``, and so on.
 
     Args:
@@ -94,12 +94,13 @@ class DetectionModule(LightningModule, Recorded):
         Args:
             images: ``(B, 3, H, W)`` uint8 RGB, or float RGB in [0, 1]; letterboxed to one size.
         """
-        return self.post_prediction_callback(self.detector(images))
+        detections: list[Detection] = self.post_prediction_callback(self.detector(images))
+        return detections
 
     def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
         """Return the total loss of one batch and log its terms."""
         images, targets = _images_and_targets(batch)
-        output = self.loss(self.detector(images), targets)
+        output: LossOutput = self.loss(self.detector(images), targets)
         size = len(images)
         self.log("train/loss", output.total.detach(), batch_size=size, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in output.terms.items()}, batch_size=size)
@@ -127,7 +128,7 @@ class DetectionModule(LightningModule, Recorded):
         A batch that does not say how its images were letterboxed gets them in network pixels.
         """
         if isinstance(batch, Tensor):
-            return self(batch)
+            return self.forward(batch)
         images, targets = _images_and_targets(batch)
         return _in_original_pixels(self(images), targets.targets if isinstance(targets, Batch) else targets)
 
@@ -157,11 +158,11 @@ class DetectionModule(LightningModule, Recorded):
             self.log_dict({f"{key}/{name}": value.float() for name, value in values.items()})
 
     # ---------------------------------------------------------------------------------------- optimisation
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over named parameter groups, and the scheduler, stepped once per optimizer step."""
-        optimizer = self.optimizer(parameter_groups(self, self.zero_weight_decay_on_bias_and_norm))  # type: ignore[arg-type]
+        optimizer = self.optimizer(parameter_groups(self, self.zero_weight_decay_on_bias_and_norm))
         if self.lr_scheduler is None:
-            return {"optimizer": optimizer}
+            return optimizer
         scheduler = _fill_in_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/map")

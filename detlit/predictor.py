@@ -76,7 +76,7 @@ class Predictor:
         stored = read_checkpoint(checkpoint)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code)
-        self.detector = detector.to(self.device, memory_format=torch.channels_last).eval()
+        self.detector = detector.to(self.device).to(memory_format=torch.channels_last).eval()
         self.class_names = tuple(stored["detlit"]["class_names"])
         self.post_prediction_callback = _post_prediction_callback(stored, score_threshold, allow_custom_code)
 

@@ -10,7 +10,7 @@ from torch import distributed, multiprocessing
 
 
 def run_in_processes(function: Callable[..., None], world_size: int, *arguments: Any) -> None:
-    """Call ``function(rank, *arguments)`` in ``world_size`` processes of one gloo group; an error in one is raised here."""
+    """Call ``function(rank, *arguments)`` in processes of one gloo group; an error in one of them is raised here."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -81,7 +81,7 @@ class CocoMeanAveragePrecision(DetectionMetric):
         ]
         all_indices = torch.cat(tables[2])[:, 0].long()
         numbers, count = _number_images(all_indices.tolist())
-        per_rank = numbers.split([len(indices) for indices in tables[2]])
+        per_rank = torch.split(numbers, [len(indices) for indices in tables[2]])
         detections, objects = (
             torch.cat([_renumber(rows, new) for rows, new in zip(table, per_rank, strict=True)]) for table in tables[:2]
         )

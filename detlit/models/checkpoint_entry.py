@@ -55,13 +55,15 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: check --ckpt_path.")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} cannot be read as weights: it holds Python objects, which could run code, or is no checkpoint at all."
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt.") from error
+        raise CheckpointError(
+            f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt."
+        ) from error
     entry = checkpoint.get("detlit") if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict):
         raise CheckpointError(f"{path} was not written by detlit: it has no 'detlit' entry to rebuild a detector from.")

@@ -35,7 +35,7 @@ def draw_boxes(
         class_names: names of the classes.
         scores: printed after the names, if given.
     """
-    canvas = np.ascontiguousarray(image).copy()
+    canvas: Image = np.ascontiguousarray(image).copy()
     width = max(1, round(max(image.shape[:2]) / 400))
     captions = [class_names[label] for label in labels]
     if scores is not None:
