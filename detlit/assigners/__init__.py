@@ -1,0 +1,7 @@
+"""Assigners decide which anchor point learns which object."""
+
+from detlit.assigners.atss import ATSSAssigner
+from detlit.assigners.base import Assigner, Assignment, ImageObjects, ImagePredictions
+from detlit.assigners.task_aligned import TaskAlignedAssigner
+
+__all__ = ["ATSSAssigner", "Assigner", "Assignment", "ImageObjects", "ImagePredictions", "TaskAlignedAssigner"]

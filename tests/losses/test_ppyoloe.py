@@ -1,0 +1,199 @@
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+
+from detlit.assigners import ATSSAssigner, TaskAlignedAssigner
+from detlit.errors import AnnotationError, ConfigurationError
+from detlit.losses import DetectionLoss, PPYoloELoss
+from detlit.ops.targets import collect_ground_truth
+from detlit.spec import build, spec_of
+from detlit.structures import LossOutput, RawPredictions, Target
+from tests.fake_predictions import make_batch, make_predictions, make_targets, with_grad
+from tests.reference import loss as reference
+
+STATIC = pytest.mark.parametrize("static", [False, True], ids=["task_aligned", "atss"])
+
+
+def values(output: LossOutput) -> list[float]:
+    return [output.total.item(), *(term.item() for term in output.terms.values())]
+
+
+def slow_terms(predictions: RawPredictions, targets: list[Target], loss: PPYoloELoss) -> list[float]:
+    """Return the weighted terms, summed anchor by anchor and class by class."""
+    truth = collect_ground_truth(targets, 3, predictions.reg_logits)
+    assigner = loss.static_assigner if loss.use_static_assigner else loss.assigner
+    labels, boxes, scores = (column.tolist() for column in assigner(predictions, truth))
+    cls = iou = dfl = 0.0
+    for b, image in enumerate(predictions.cls_logits.tolist()):
+        for a, row in enumerate(image):
+            for c, logit in enumerate(row):
+                own = labels[b][a] == c
+                score = scores[b][a] if own else 0.0
+                if loss.use_varifocal_loss:
+                    cls += reference.varifocal(logit, score, own)
+                else:
+                    cls += reference.focal(logit, score, 0.25 if loss.use_static_assigner else None)
+            if labels[b][a] < 3:
+                sides = predictions.reg_logits[b, a].reshape(4, -1).tolist()
+                stride = predictions.strides[a].item()
+                terms = reference.box_terms(sides, predictions.anchor_points[a].tolist(), stride, boxes[b][a])
+                iou += scores[b][a] * terms[0]
+                dfl += scores[b][a] * terms[1]
+    normaliser = max(1.0, sum(map(sum, scores)))
+    return [1.0 * cls / normaliser, 2.5 * iou / normaliser, 0.5 * dfl / normaliser]
+
+
+@STATIC
+@pytest.mark.parametrize("varifocal", [True, False], ids=["varifocal", "focal"])
+@pytest.mark.parametrize("counts", [(6, 3), (0, 1), (0, 0)], ids=str)
+def test_terms_equal_the_slow_twin(static: bool, varifocal: bool, counts: tuple[int, int]) -> None:
+    predictions, targets = make_predictions(dtype=torch.float64), make_targets(counts)
+    loss = PPYoloELoss(use_static_assigner=static, use_varifocal_loss=varifocal)
+    output = loss(predictions, targets)
+    terms = slow_terms(predictions, targets, loss)
+    assert values(output) == pytest.approx([sum(terms), *terms], rel=1e-10)
+    assert list(output.terms) == ["loss_cls", "loss_iou", "loss_dfl"]
+
+
+@STATIC
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_small_images_train(static: bool, size: int) -> None:
+    predictions = with_grad(make_predictions(size, batch_size=1))
+    target = Target(boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]) * size, labels=torch.tensor([1]))
+    output = PPYoloELoss(use_static_assigner=static)(predictions, [target])
+    output.total.backward()
+    assert output.total.isfinite()
+    assert predictions.reg_logits.grad.abs().sum() > 0
+
+
+@STATIC
+def test_batch_without_objects_trains_the_background(static: bool) -> None:
+    predictions = with_grad(make_predictions())
+    output = PPYoloELoss(use_static_assigner=static)(predictions, make_targets([0, 0]))
+    output.total.backward()
+    p = predictions.cls_logits.detach().sigmoid()
+    negative = 0.75 * p**2 * -torch.log1p(-p)
+    assert values(output) == pytest.approx([negative.sum().item()] * 2 + [0, 0])
+    assert predictions.cls_logits.grad.isfinite().all()
+    assert predictions.cls_logits.grad.abs().sum() > 0
+    assert predictions.reg_logits.grad is not None
+    assert not predictions.reg_logits.grad.any()
+
+
+@STATIC
+def test_list_of_targets_equals_batch(static: bool) -> None:
+    predictions, targets = make_predictions(), make_targets([4, 2])
+    loss = PPYoloELoss(use_static_assigner=static)
+    assert values(loss(predictions, targets)) == values(loss(predictions, make_batch(targets)))
+
+
+@STATIC
+def test_order_of_objects_and_images_does_not_matter(static: bool) -> None:
+    predictions, targets = make_predictions(dtype=torch.float64), make_targets([7, 4])
+    shuffled = [Target(boxes=target["boxes"].flip(0), labels=target["labels"].flip(0)) for target in reversed(targets)]
+    mirrored = predictions._replace(
+        cls_logits=predictions.cls_logits.flip(0), reg_logits=predictions.reg_logits.flip(0)
+    )
+    loss = PPYoloELoss(use_static_assigner=static)
+    assert values(loss(mirrored, shuffled)) == pytest.approx(values(loss(predictions, targets)), rel=1e-12)
+
+
+@STATIC
+def test_crowd_is_background(static: bool) -> None:
+    predictions, targets = make_predictions(), make_targets([3, 2])
+    loss = PPYoloELoss(use_static_assigner=static)
+    expected = values(loss(predictions, targets))
+    crowd = make_targets([2, 1], seed=9)
+    mixed = [
+        Target(
+            boxes=torch.cat((c["boxes"], t["boxes"])),
+            labels=torch.cat((c["labels"], t["labels"])),
+            iscrowd=torch.arange(len(c["labels"]) + len(t["labels"])) < len(c["labels"]),
+        )
+        for c, t in zip(crowd, targets, strict=True)
+    ]
+    assert values(loss(predictions, mixed)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    half = make_predictions()
+    half = with_grad(half._replace(cls_logits=half.cls_logits.to(dtype), reg_logits=half.reg_logits.to(dtype)))
+    full = half._replace(cls_logits=half.cls_logits.float(), reg_logits=half.reg_logits.float())
+    targets, loss = make_targets([3, 2]), PPYoloELoss()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = loss(half, targets)
+    assert output.total.dtype == torch.float32
+    assert values(output) == values(loss(full, targets))
+    output.total.backward()
+    assert half.cls_logits.grad.dtype == half.reg_logits.grad.dtype == dtype
+
+
+def test_float64_predictions_stay_float64() -> None:
+    assert PPYoloELoss()(make_predictions(dtype=torch.float64), make_targets([1, 1])).total.dtype == torch.float64
+
+
+@pytest.mark.parametrize("reg_max", [7, 16])
+def test_reg_max_is_taken_from_the_logits(reg_max: int) -> None:
+    assert PPYoloELoss()(make_predictions(reg_max=reg_max), make_targets([2, 2])).total.isfinite()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_varifocal_loss": False},
+        {"use_static_assigner": True},
+        {"classification_loss_weight": 2.0},
+        {"iou_loss_weight": 1.0},
+        {"dfl_loss_weight": 1.0},
+        {"assigner": TaskAlignedAssigner(topk=1)},
+        {"use_static_assigner": True, "static_assigner": TaskAlignedAssigner(topk=1)},
+    ],
+    ids=lambda option: "+".join(option),
+)
+def test_each_option_changes_the_loss(option: dict[str, object]) -> None:
+    predictions, targets = make_predictions(96), make_targets([6, 3], 96)
+    assert values(PPYoloELoss(**option)(predictions, targets)) != values(PPYoloELoss()(predictions, targets))
+
+
+def test_assigner_may_be_switched_between_steps() -> None:
+    predictions, targets = make_predictions(96), make_targets([6, 3], 96)
+    loss = PPYoloELoss(use_static_assigner=True)
+    loss.use_static_assigner = False
+    assert values(loss(predictions, targets)) == values(PPYoloELoss()(predictions, targets))
+
+
+def test_terms_are_detached() -> None:
+    output = PPYoloELoss()(with_grad(make_predictions()), make_targets([2, 2]))
+    assert output.total.requires_grad
+    assert not any(term.requires_grad for term in output.terms.values())
+
+
+def test_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="built with num_classes=80 and the detector predicts 3: leave"):
+        PPYoloELoss(num_classes=80)(make_predictions(), make_targets([1, 1]))
+
+
+def test_label_out_of_range_is_refused() -> None:
+    targets = make_targets([1, 1])
+    targets[1]["labels"][0] = 3
+    with pytest.raises(AnnotationError, match="image 1 has an object with label 3"):
+        PPYoloELoss()(make_predictions(), targets)
+
+
+def test_loss_and_assigner_parse_from_a_config_and_are_rebuilt_from_their_spec() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--loss", type=DetectionLoss)
+    config = parser.parse_args(
+        [
+            "--loss=PPYoloELoss",
+            "--loss.use_static_assigner=true",
+            "--loss.static_assigner=ATSSAssigner",
+            "--loss.static_assigner.topk=5",
+        ]
+    )
+    loss = build(spec_of(parser.instantiate(config).loss))
+    assert isinstance(loss, PPYoloELoss)
+    assert loss.use_static_assigner
+    assert isinstance(loss.static_assigner, ATSSAssigner)
+    assert loss.static_assigner.topk == 5
