@@ -2,7 +2,8 @@
 
 The entry is plain data, so the checkpoint loads with ``torch.load(weights_only=True)`` and needs no config beside it::
 
-    {"format": 1, "module": {...}, "data": {...} or None, "preprocessing": {...}, "class_names": [...], "versions": {...}}
+    {"format": 1, "module": {...}, "data": {...} or None, "preprocessing": {...}, "class_names": [...],
+     "versions": {...}}
 
 ``module`` and ``data`` are constructor arguments as :mod:`detlit.spec` writes them.
 """
@@ -58,7 +59,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} cannot be read as weights: it holds Python objects, which could run code, or is no checkpoint at all."
+            f"{path} cannot be read as weights: it holds Python objects, which could run code, or is no checkpoint."
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
         raise CheckpointError(
