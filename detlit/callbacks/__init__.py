@@ -1,0 +1,26 @@
+"""Lightning callbacks. They are imported when first used, and each works on any LightningModule."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME_OF = {
+    "Checkpoint": "checkpoints",
+    "EMA": "ema",
+    "RunSummary": "summary",
+    "default_callbacks": "defaults",
+}
+
+__all__ = ["EMA", "Checkpoint", "RunSummary", "default_callbacks"]
+
+if TYPE_CHECKING:
+    from detlit.callbacks.checkpoints import Checkpoint
+    from detlit.callbacks.defaults import default_callbacks
+    from detlit.callbacks.ema import EMA
+    from detlit.callbacks.summary import RunSummary
+
+
+def __getattr__(name: str) -> Any:
+    """Import a callback from its home (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

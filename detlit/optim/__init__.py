@@ -1,0 +1,7 @@
+"""Parameter groups, learning rate schedules and weight averaging in plain PyTorch."""
+
+from detlit.optim.parameter_groups import parameter_groups
+from detlit.optim.schedules import WarmupCosine
+from detlit.optim.weight_average import WeightAverage
+
+__all__ = ["WarmupCosine", "WeightAverage", "parameter_groups"]

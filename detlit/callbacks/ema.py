@@ -1,0 +1,167 @@
+"""Exponential moving average of the weights during training."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+
+from detlit.errors import ConfigurationError
+from detlit.optim import WeightAverage
+
+__all__ = ["EMA", "ema_decay"]
+
+_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+
+
+def ema_decay(step: int, total_steps: float, decay: float, ramp: str, beta: float) -> float:
+    """Return the decay of an update, which starts low so that the average leaves the initial weights soon.
+
+    Args:
+        step: optimizer steps taken so far, this one included.
+        total_steps: optimizer steps of the run; read by ``"exp"`` alone.
+        decay: the final decay ``D``.
+        ramp: ``"threshold"``: ``min(D, (1 + step) / (10 + step))``; ``"exp"``: ``D * (1 - exp(-beta * step /
+            total_steps))``; ``"constant"``: ``D``.
+        beta: steepness of ``"exp"``.
+    """
+    if ramp == "threshold":
+        return min(decay, (1 + step) / (10 + step))
+    if ramp == "exp":
+        return decay * (1 - math.exp(-beta * step / total_steps))
+    return decay
+
+
+class EMA(Callback):
+    """Keep a moving average of the weights, validate with it, and save it as the checkpoint's weights.
+
+    The average moves once per optimizer step, however many batches that accumulates. A checkpoint's ``state_dict``
+    holds the averages, so whatever loads it gets them; ``current_model_state`` holds the weights as trained, from which
+    a resumed run goes on exactly (the layout of Lightning's ``WeightAveraging``). After ``fit`` the module holds the
+    averages. It works on any LightningModule; see :class:`~detlit.optim.WeightAverage` for what is averaged.
+
+    Args:
+        decay: the final decay; 0.9997 averages about the last 3300 steps.
+        ramp: how the decay rises to it, see :func:`ema_decay`.
+        beta: steepness of the ``"exp"`` ramp; 15 reaches the final decay after about 40 % of the run.
+
+    Raises:
+        ConfigurationError: a decay, ramp or beta out of range; when training starts, a strategy that shards the
+            weights, ``ModelCheckpoint(save_weights_only=True)``, or the ``"exp"`` ramp on a run without an end.
+    """
+
+    def __init__(
+        self, decay: float = 0.9997, ramp: Literal["threshold", "exp", "constant"] = "threshold", beta: float = 15.0
+    ) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ConfigurationError(f"EMA decay={decay} does not average: choose one from 0 up to, not including, 1.")
+        if ramp not in ("threshold", "exp", "constant"):
+            raise ConfigurationError(f"EMA ramp={ramp!r} is unknown: choose 'threshold', 'exp' or 'constant'.")
+        if beta <= 0.0:
+            raise ConfigurationError(f"EMA beta={beta} would never raise the decay: choose a positive one, such as 15.")
+        self.decay = decay
+        self.ramp = ramp
+        self.beta = beta
+        self.updates = 0
+        self._average: WeightAverage | None = None
+        self._resumed: dict[str, torch.Tensor] | None = None
+        self._total_steps = math.inf
+        self._last_step = 0
+
+    # ------------------------------------------------------------------------------------------- start, update
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what would save or average something else than the weights."""
+        if stage != "fit":
+            return
+        self.updates, self._average, self._resumed = 0, None, None
+        if isinstance(trainer.strategy, _SHARDING):
+            raise ConfigurationError(
+                f"EMA averages whole weights and {type(trainer.strategy).__name__} splits them over devices: "
+                "use trainer.strategy=ddp, or turn EMA off (ema: null)."
+            )
+        if any(
+            isinstance(saver, ModelCheckpoint) and saver.save_weights_only for saver in trainer.checkpoint_callbacks
+        ):
+            raise ConfigurationError(
+                "ModelCheckpoint(save_weights_only=True) would save the weights without EMA, because Lightning asks no "
+                "callback then: leave it out, the averages are in the full checkpoint's state_dict."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the weights as they are, or from the averages of the checkpoint that is resumed."""
+        self._total_steps = trainer.estimated_stepping_batches if self.ramp == "exp" else math.inf
+        if self.ramp == "exp" and math.isinf(self._total_steps):
+            raise ConfigurationError(
+                "EMA ramp='exp' needs to know the length of the run, and max_epochs=-1 has no end: "
+                "set trainer.max_epochs or trainer.max_steps, or choose ramp='threshold'."
+            )
+        self._average = WeightAverage(pl_module, self._resumed)
+        self._resumed = None
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update after each optimizer step; batches that only accumulate gradients do not count."""
+        if self._average is None or trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        self.updates += 1
+        self._average.update(ema_decay(self.updates, self._total_steps, self.decay, self.ramp, self.beta))
+
+    # --------------------------------------------------------------------------------------------- validation
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate with the averages, once there are any."""
+        if trainer.state.fn == TrainerFn.FITTING and self._average is not None and self.updates:
+            self._agree_on_buffers(trainer)
+            self._average.swap_in()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train on with the weights as trained."""
+        if self._average is not None:
+            self._average.swap_out()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the weights as trained when validation breaks or is interrupted."""
+        if self._average is not None:
+            self._average.swap_out()
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the averages as the weights, and the weights as trained beside them."""
+        if self._average is None or not self.updates:
+            return
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = self._average.averaged(state)
+        checkpoint["current_model_state"] = self._average.raw(state)
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self.updates)}
+        if rounded := self._average.higher_precision():
+            checkpoint["averaging_state"]["higher_precision"] = rounded
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Resume training with the weights as trained; everything else keeps the averages."""
+        if trainer.state.fn != TrainerFn.FITTING or "current_model_state" not in checkpoint:
+            return
+        state = checkpoint["averaging_state"]
+        self.updates = int(state["n_averaged"])
+        self._resumed = {**checkpoint["state_dict"], **state.get("higher_precision", {})}
+        pl_module.load_state_dict(checkpoint["current_model_state"], strict=pl_module.strict_loading)
+
+    # ---------------------------------------------------------------------------------------------------- end
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let all ranks end with the same averages."""
+        self._agree_on_buffers(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the averages in the module, after the last checkpoint was saved."""
+        if stage == "fit" and self._average is not None:
+            if self.updates:
+                self._average.copy_to_module()
+            self._average = None
+
+    def _agree_on_buffers(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1 and self._average is not None:
+            self._average.broadcast_buffers()

@@ -1,0 +1,63 @@
+"""What came out of a run, in a table."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["RunSummary"]
+
+
+class RunSummary(Callback):
+    """Print the final metrics, and after training where the checkpoints are.
+
+    A run that an error or Ctrl-C ends prints nothing: its metrics are those of some earlier epoch.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Silence Lightning's own table of the same numbers."""
+        trainer.validate_loop.verbose = False
+        trainer.test_loop.verbose = False
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the metrics of the last epoch and the paths of the checkpoints."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            of = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            _print_metrics(f"after epoch {trainer.current_epoch}{of}", trainer)
+            _print_checkpoints(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the metrics of ``validate``."""
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
+            _print_metrics("validation", trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the metrics of ``test``."""
+        if trainer.is_global_zero:
+            _print_metrics("test", trainer)
+
+
+def _print_metrics(title: str, trainer: Trainer) -> None:
+    """Print what was logged, validation first; values of single steps are left out."""
+    metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.endswith("_step")}
+    if not metrics:
+        return
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name in sorted(metrics, key=lambda name: (name.startswith("train/"), name)):
+        table.add_row(name, f"{metrics[name].item():.4f}")
+    Console().print(table)
+
+
+def _print_checkpoints(trainer: Trainer) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for saver in trainer.checkpoint_callbacks:
+        if not isinstance(saver, ModelCheckpoint) or not saver.best_model_path:
+            continue
+        if saver.monitor is None:
+            console.print(f"last checkpoint: {saver.best_model_path}", markup=False)
+        elif saver.best_model_score is not None:
+            score = f"{saver.monitor} {saver.best_model_score.item():.4f}"
+            console.print(f"best checkpoint: {saver.best_model_path} ({score})", markup=False)

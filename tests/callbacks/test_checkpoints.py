@@ -1,0 +1,119 @@
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from detlit.callbacks import Checkpoint
+from detlit.callbacks.checkpoints import BestCheckpoint
+from tests.callbacks.tiny import TinyModule, quiet_trainer
+
+
+def fit(folder: Path, scores: list[float], ckpt_path: Path | None = None, **arguments: Any) -> BestCheckpoint:
+    """Train an epoch per score and return the callback that kept the best."""
+    callbacks = Checkpoint(dirpath=folder, **arguments.pop("checkpoint", {})).callbacks()
+    trainer = quiet_trainer(folder, callbacks=callbacks, max_epochs=len(scores), **arguments)
+    trainer.fit(TinyModule(scores), ckpt_path=ckpt_path)
+    best = callbacks[0]
+    assert isinstance(best, BestCheckpoint)
+    return best
+
+
+def epoch_of(path: Path | str) -> int:
+    return int(torch.load(path, weights_only=True)["epoch"])
+
+
+def test_best_is_by_the_metric_and_last_is_the_latest_epoch(tmp_path: Path) -> None:
+    best = fit(tmp_path, [0.1, 0.5, 0.3, 0.2])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert epoch_of(tmp_path / "last.ckpt") == 3
+    assert best.best_model_score == pytest.approx(0.5)
+
+
+def test_mode_min_keeps_the_lowest(tmp_path: Path) -> None:
+    fit(tmp_path, [0.4, 0.1, 0.3], checkpoint={"mode": "min"})
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+
+
+def test_last_is_written_in_epochs_without_validation(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Nothing logs")
+        fit(tmp_path, [0.1, 0.2, 0.3], check_val_every_n_epoch=2)
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert epoch_of(tmp_path / "last.ckpt") == 2
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_a_resumed_run_remembers_the_best(tmp_path: Path, same_folder: bool) -> None:
+    first, second = tmp_path / "first", tmp_path / ("first" if same_folder else "second")
+    fit(first, [0.1, 0.5])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The dirpath has changed")
+        best = fit(second, [0.1, 0.5, 0.3], first / "last.ckpt")
+    assert Path(best.best_model_path) == first / "best.ckpt"
+    assert best.best_model_score == pytest.approx(0.5)
+    assert epoch_of(second / "last.ckpt") == 2
+
+
+def test_a_resumed_run_that_improves_keeps_the_earlier_best_file(tmp_path: Path) -> None:
+    fit(tmp_path / "first", [0.1, 0.5])
+    best = fit(tmp_path / "second", [0.1, 0.5, 0.7], tmp_path / "first" / "last.ckpt")
+    assert Path(best.best_model_path) == tmp_path / "second" / "best.ckpt"
+    assert epoch_of(tmp_path / "first" / "best.ckpt") == 1
+
+
+def test_a_best_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    fit(tmp_path / "first", [0.1, 0.5])
+    shutil.move(tmp_path / "first" / "last.ckpt", tmp_path / "moved.ckpt")
+    shutil.rmtree(tmp_path / "first")
+    best = fit(tmp_path / "second", [0.1, 0.5, 0.3], tmp_path / "moved.ckpt")
+    assert Path(best.best_model_path) == tmp_path / "second" / "best.ckpt"
+    assert best.best_model_score == pytest.approx(0.3)
+
+
+class WithoutValidationData(TinyModule):
+    def val_dataloader(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize(("module", "limit"), [(TinyModule, 0), (WithoutValidationData, None)])
+def test_without_validation_only_last_is_written_and_that_is_said_once(
+    tmp_path: Path, module: type[TinyModule], limit: int | None
+) -> None:
+    callbacks = Checkpoint(dirpath=tmp_path).callbacks()
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=3, limit_val_batches=limit)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(module())
+    messages = [str(warning.message) for warning in caught]
+    assert sum("only last.ckpt is written" in message for message in messages) == 1
+    assert not any("could not find the monitored key" in message for message in messages)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_without_validation_a_training_metric_can_be_monitored(tmp_path: Path) -> None:
+    fit(tmp_path, [0.1, 0.2], limit_val_batches=0, checkpoint={"monitor": "train/loss", "mode": "min"})
+    assert (tmp_path / "best.ckpt").is_file()
+
+
+def test_a_misspelt_monitor_is_an_error_that_lists_the_metrics(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"(?s)'val/mAP'.*val/map"):
+        fit(tmp_path, [0.1], checkpoint={"monitor": "val/mAP"})
+
+
+def test_a_users_own_checkpoint_of_the_same_metric_fits_beside(tmp_path: Path) -> None:
+    own = ModelCheckpoint(dirpath=tmp_path / "own", monitor="val/map", mode="max", save_top_k=2)
+    callbacks = [own, *Checkpoint(dirpath=tmp_path).callbacks()]
+    quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=2).fit(TinyModule([0.1, 0.2]))
+    assert len(list((tmp_path / "own").iterdir())) == 2
+    assert (tmp_path / "best.ckpt").is_file()
+
+
+def test_folder_of_the_logs_is_the_default(tmp_path: Path) -> None:
+    quiet_trainer(tmp_path, callbacks=Checkpoint().callbacks()).fit(TinyModule([0.1]))
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
