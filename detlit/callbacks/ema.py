@@ -73,31 +73,16 @@ class EMA(Callback):
 
     # ------------------------------------------------------------------------------------------- start, update
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what would save or average something else than the weights."""
+        """Forget an earlier run, and refuse what would average or save something else."""
         if stage != "fit":
             return
         self.updates, self._average, self._resumed = 0, None, None
-        if isinstance(trainer.strategy, _SHARDING):
-            raise ConfigurationError(
-                f"EMA averages whole weights and {type(trainer.strategy).__name__} splits them over devices: "
-                "use trainer.strategy=ddp, or turn EMA off (ema: null)."
-            )
-        if any(
-            isinstance(saver, ModelCheckpoint) and saver.save_weights_only for saver in trainer.checkpoint_callbacks
-        ):
-            raise ConfigurationError(
-                "ModelCheckpoint(save_weights_only=True) would save the weights without EMA, because Lightning asks no "
-                "callback then: leave it out, the averages are in the full checkpoint's state_dict."
-            )
+        _refuse_what_ignores_the_average(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the weights as they are, or from the averages of the checkpoint that is resumed."""
-        self._total_steps = trainer.estimated_stepping_batches if self.ramp == "exp" else math.inf
-        if self.ramp == "exp" and math.isinf(self._total_steps):
-            raise ConfigurationError(
-                "EMA ramp='exp' needs to know the length of the run, and max_epochs=-1 has no end: "
-                "set trainer.max_epochs or trainer.max_steps, or choose ramp='threshold'."
-            )
+        if self.ramp == "exp":
+            self._total_steps = _length_of_run(trainer)
         self._average = WeightAverage(pl_module, self._resumed)
         self._resumed = None
         self._last_step = trainer.global_step
@@ -165,3 +150,27 @@ class EMA(Callback):
     def _agree_on_buffers(self, trainer: Trainer) -> None:
         if trainer.world_size > 1 and self._average is not None:
             self._average.broadcast_buffers()
+
+
+def _refuse_what_ignores_the_average(trainer: Trainer) -> None:
+    if isinstance(trainer.strategy, _SHARDING):
+        raise ConfigurationError(
+            f"EMA averages whole weights and {type(trainer.strategy).__name__} splits them over devices: "
+            "use trainer.strategy=ddp, or turn EMA off (ema: null)."
+        )
+    if any(isinstance(saver, ModelCheckpoint) and saver.save_weights_only for saver in trainer.checkpoint_callbacks):
+        raise ConfigurationError(
+            "ModelCheckpoint(save_weights_only=True) would save the weights without EMA, because Lightning asks no "
+            "callback then: leave it out, the averages are in the full checkpoint's state_dict."
+        )
+
+
+def _length_of_run(trainer: Trainer) -> float:
+    """Return the optimizer steps of the run."""
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise ConfigurationError(
+            "EMA ramp='exp' needs to know the length of the run, and max_epochs=-1 has no end: "
+            "set trainer.max_epochs or trainer.max_steps, or choose ramp='threshold'."
+        )
+    return steps
