@@ -1,0 +1,51 @@
+"""Data sets, transforms, and the batches made of them. Names are imported when first used: only one needs Lightning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME_OF = {
+    "CocoDataset": "detlit.data.datasets",
+    "DetectionDataModule": "detlit.data.datamodule",
+    "DetectionDataset": "detlit.data.datasets",
+    "DetectionSampler": "detlit.data.sampler",
+    "GroundTruth": "detlit.data.datasets",
+    "Sample": "detlit.data.sample",
+    "SampleIndex": "detlit.data.sampler",
+    "ShapesDataset": "detlit.data.datasets",
+    "collate": "detlit.data.collate",
+    "read_image": "detlit.data.images",
+}
+
+__all__ = [
+    "CocoDataset",
+    "DetectionDataModule",
+    "DetectionDataset",
+    "DetectionSampler",
+    "GroundTruth",
+    "Sample",
+    "SampleIndex",
+    "ShapesDataset",
+    "collate",
+    "read_image",
+]
+
+if TYPE_CHECKING:
+    from detlit.data.collate import collate
+    from detlit.data.datamodule import DetectionDataModule
+    from detlit.data.datasets import CocoDataset, DetectionDataset, GroundTruth, ShapesDataset
+    from detlit.data.images import read_image
+    from detlit.data.sample import Sample
+    from detlit.data.sampler import DetectionSampler, SampleIndex
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'detlit.data' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,165 @@
+"""The data set interface."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detlit.data.sample import Originals, Sample, clip_boxes, to_tensors
+from detlit.data.sampler import SampleIndex
+from detlit.errors import AnnotationError, DatasetError
+from detlit.spec import Recorded
+from detlit.structures import Target
+
+__all__ = ["DetectionDataset", "GroundTruth"]
+
+
+class GroundTruth(TypedDict, total=False):
+    """What is annotated in one image: ``boxes`` and ``labels``, and whatever else is known.
+
+    ``boxes (N, 4)`` xyxy pixels of the image, ``labels (N,)`` contiguous from 0, ``iscrowd (N,)`` (none unless given),
+    ``area (N,)`` square pixels (of the box unless given), ``image_id`` (the index unless given), ``path`` for messages.
+    """
+
+    boxes: ArrayLike
+    labels: ArrayLike
+    iscrowd: ArrayLike
+    area: ArrayLike
+    image_id: int
+    path: str
+
+
+class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
+    """Images with boxes.
+
+    A subclass says how many there are, of which classes, and how to load one::
+
+        class Cells(DetectionDataset):
+            class_names = ("red", "white")
+
+            def __len__(self) -> int:
+                return len(FILES)
+
+            def load_image(self, index: int) -> NDArray[np.uint8]:
+                return read_image(FILES[index])
+
+            def load_target(self, index: int) -> GroundTruth:
+                return {"boxes": BOXES[index], "labels": LABELS[index]}
+
+    Boxes are cut off at the image's edges; those without area there are not trained on, but evaluation still counts
+    them.
+
+    Attributes:
+        class_names: names of the labels, in their order.
+        transform: changes a sample before it becomes tensors; :class:`~detlit.data.DetectionDataModule` sets it on its
+            own copy of the data set.
+        augmentation_seed: the random state of a transform follows from it, the epoch and the index, whatever the
+            number of workers.
+    """
+
+    class_names: Sequence[str]
+    transform: Callable[[Sample, np.random.Generator], Sample] | None = None
+    augmentation_seed: int = 0
+    _worker_generator: tuple[tuple[int, int], np.random.Generator] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        """Return image number ``index`` as ``(H, W, 3)`` uint8 RGB."""
+
+    @abstractmethod
+    def load_target(self, index: int) -> GroundTruth:
+        """Return what is annotated in image number ``index``."""
+
+    def setup(self) -> None:
+        """Read and check what all images share; called once, before workers start."""
+
+    def use_class_names(self, names: Sequence[str]) -> None:
+        """Adopt the class list of the run; a data set with fixed classes can only check that its labels mean the same.
+
+        Raises:
+            DatasetError: a label would stand for another class.
+        """
+        own = tuple(self.class_names)
+        if own != tuple(names)[: len(own)]:
+            raise DatasetError(
+                f"{type(self).__name__} has the classes {list(own)} but the run has {list(names)}: "
+                "labels mean the same only if the data sets list their classes in one order."
+            )
+
+    def __getitem__(self, index: int | SampleIndex) -> tuple[Tensor, Target]:
+        """Return image ``(3, H, W)`` uint8 and its target, boxes in absolute xyxy pixels of that image."""
+        sample = self.load_sample(index.dataset_index if isinstance(index, SampleIndex) else index)
+        if self.transform is not None:
+            sample = self.transform(sample, self._generator(index))
+        return to_tensors(sample)
+
+    def load_sample(self, index: int) -> Sample:
+        """Return image number ``index`` and its objects, untransformed.
+
+        Raises:
+            AnnotationError: boxes or labels that cannot be.
+            DatasetError: ``load_image`` returned something other than ``(H, W, 3)`` uint8.
+        """
+        image, truth = self.load_image(index), self.load_target(index)
+        path = truth.get("path", f"{type(self).__name__}[{index}]")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DatasetError(f"image {path} is {image.dtype} {image.shape}: load_image must return uint8 (H, W, 3).")
+        originals = _originals(truth, len(self.class_names), path)
+        height, width = image.shape[:2]
+        boxes = clip_boxes(originals.boxes, height, width)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Sample(
+            image=image,
+            boxes=boxes[kept],
+            labels=originals.labels[kept],
+            iscrowd=originals.iscrowd[kept],
+            image_id=truth.get("image_id", index),
+            dataset_index=index,
+            path=path,
+            orig_size=(height, width),
+            originals=originals,
+        )
+
+    def _generator(self, index: int | SampleIndex) -> np.random.Generator:
+        """Return the random state of a sample; a foreign sampler's plain index gets that of its worker and epoch.
+
+        The DataLoader seeds torch anew in each worker, and in each epoch unless workers persist; then the generator
+        goes on. A generator inherited from the parent process is never used: it would repeat in every worker.
+        """
+        if isinstance(index, SampleIndex):
+            return np.random.default_rng((self.augmentation_seed, index.epoch, index.dataset_index))
+        owner = (os.getpid(), torch.initial_seed())
+        if self._worker_generator is None or self._worker_generator[0] != owner:
+            self._worker_generator = owner, np.random.default_rng((self.augmentation_seed, torch.initial_seed()))
+        return self._worker_generator[1]
+
+
+def _originals(truth: GroundTruth, num_classes: int, path: str) -> Originals:
+    """Return the annotated objects as arrays, checked."""
+    boxes = np.array(truth["boxes"], dtype=np.float64)
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    labels = np.array(truth["labels"], dtype=np.int64).reshape(-1)
+    if boxes.shape != (len(labels), 4):
+        raise AnnotationError(f"{path} has boxes {boxes.shape} for {len(labels)} labels: boxes must be (N, 4).")
+    if not np.isfinite(boxes).all():
+        raise AnnotationError(f"{path} has a box that is NaN or infinite: correct its annotation.")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise AnnotationError(f"{path} has label {wrong}: labels count from 0 to {num_classes - 1}, as class_names do.")
+    size = boxes[:, 2:] - boxes[:, :2]
+    return Originals(
+        boxes=boxes,
+        labels=labels,
+        iscrowd=np.array(truth.get("iscrowd", np.zeros(len(labels))), dtype=np.bool_),
+        area=np.array(truth.get("area", size[:, 0] * size[:, 1]), dtype=np.float64),
+    )

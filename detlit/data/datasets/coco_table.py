@@ -1,0 +1,81 @@
+"""Annotations of a whole data set as flat arrays."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CocoTable", "offsets_of"]
+
+
+@dataclass(frozen=True)
+class CocoTable:
+    """Images and their objects as flat arrays: worker processes share them, while lists of dicts would be copied.
+
+    Attributes:
+        image_ids: ``(I,)`` int64.
+        file_names: ``(I,)`` str.
+        sizes: ``(I, 2)`` int64 (height, width); 0 where the file does not say.
+        offsets: ``(I + 1,)`` int64: the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
+        boxes: ``(M, 4)`` float64 xyxy pixels, as annotated.
+        labels: ``(M,)`` int64.
+        iscrowd: ``(M,)`` bool.
+        areas: ``(M,)`` float64 square pixels.
+        annotation_ids: ``(M,)`` str, for messages.
+    """
+
+    image_ids: NDArray[np.int64]
+    file_names: NDArray[np.str_]
+    sizes: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    annotation_ids: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.image_ids)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """``(I,)`` objects of each image."""
+        return np.diff(self.offsets)
+
+    def select(self, images: NDArray[np.int64]) -> "CocoTable":
+        """Return the table of the images at these ascending positions."""
+        kept = np.zeros(len(self), dtype=np.bool_)
+        kept[images] = True
+        rows = np.repeat(kept, self.counts)
+        return replace(
+            self,
+            image_ids=self.image_ids[images],
+            file_names=self.file_names[images],
+            sizes=self.sizes[images],
+            offsets=offsets_of(self.counts[images]),
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            iscrowd=self.iscrowd[rows],
+            areas=self.areas[rows],
+            annotation_ids=self.annotation_ids[rows],
+        )
+
+    def without_area(self) -> NDArray[np.bool_]:
+        """Return ``(M,)`` whether a box has no area inside its image."""
+        sizes = np.where(self.sizes > 0, self.sizes, np.inf).repeat(self.counts, axis=0)
+        low, high = np.maximum(self.boxes[:, :2], 0), np.minimum(self.boxes[:, 2:], sizes[:, ::-1])
+        return (high[:, 0] <= low[:, 0]) | (high[:, 1] <= low[:, 1])
+
+    def repeated(self) -> NDArray[np.bool_]:
+        """Return ``(M,)`` whether an earlier object of the image has the same class and box."""
+        image = np.repeat(np.arange(len(self)), self.counts)
+        first = np.unique(np.column_stack([image, self.labels, self.boxes]), axis=0, return_index=True)[1]
+        repeated = np.ones(len(self.labels), dtype=np.bool_)
+        repeated[first] = False
+        return repeated
+
+
+def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``(I + 1,)`` where each image's objects begin, and where the last ones end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
