@@ -117,16 +117,30 @@ def test_a_foreign_pipeline_trains_and_validates(tmp_path: Path) -> None:
     )
 
 
-def test_terms_sum_to_the_loss_and_every_parameter_moves(tmp_path: Path) -> None:
-    data = shapes()
-    module = shapes_module(data, optimizer=partial(torch.optim.SGD, lr=0.1))
-    before = {name: value.clone() for name, value in module.named_parameters()}
-    trainer = make_trainer(tmp_path, max_steps=1)
-    trainer.fit(module, data)
+class WithoutGradient(Callback):
+    """Notes the parameters that took no part in a step."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self.names = [name for name, value in pl_module.named_parameters() if value.grad is None]
+
+
+def test_terms_sum_to_the_loss_and_every_parameter_takes_part(tmp_path: Path) -> None:
+    data, unused = shapes(), WithoutGradient()
+    trainer = make_trainer(tmp_path, max_steps=1, callbacks=[unused])
+    trainer.fit(shapes_module(data), data)
     logged = trainer.callback_metrics
     terms = [logged[f"train/{name}"] for name in ("loss_cls", "loss_iou", "loss_dfl")]
     torch.testing.assert_close(logged["train/loss"], sum(terms))
-    assert [name for name, value in module.named_parameters() if torch.equal(value, before[name])] == []
+    assert unused.names == []
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format_is_a_choice(channels_last: bool, tmp_path: Path) -> None:
+    data = shapes()
+    module = shapes_module(data, channels_last=channels_last)
+    make_trainer(tmp_path, max_steps=1).fit(module, data)
+    weight = module.detector.backbone.stem.branch_3x3.conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_the_schedule_takes_its_length_from_the_trainer(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ start here:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 bad data, 2 bad usage.
+    """Run a command and return its exit status: 0 done, 1 bad data, 2 bad usage or settings.
 
     Args:
         argv: the arguments after ``detlit``; ``None`` takes those of the process. With several devices leave it
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     """Run a known command; errors that a user can act on become one line."""
     from detlit.cli.messages import one_line
-    from detlit.errors import DetlitError
+    from detlit.errors import ConfigurationError, DetlitError
 
     try:
         if arguments[0] in TRAINER_COMMANDS:
@@ -66,7 +66,7 @@ def _run(arguments: list[str]) -> int:
         run(arguments)
     except (DetlitError, OSError) as error:
         print(f"detlit: error: {one_line(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -99,7 +99,7 @@ class DetlitCLI(LightningCLI):
             _refuse_linked_keys(Path(value))
         if checkpoint := _checkpoint_argument(argv):
             argv = [argv[0], "--config", json.dumps(_config_of(checkpoint)), *argv[1:]]
-        super().parse_arguments(parser, argv)
+        self.config = parser.parse_args(argv)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
@@ -160,7 +160,7 @@ def _quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", module="jsonargparse")
 
 
