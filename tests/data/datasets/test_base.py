@@ -1,0 +1,137 @@
+"""The data set interface: a custom data set in ten lines, and its random state."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, RandomSampler
+
+from detlit.data import DetectionDataset, GroundTruth, Sample, SampleIndex
+from detlit.data.datasets import ShapesDataset
+from detlit.errors import AnnotationError, DatasetError
+
+
+class Squares(DetectionDataset):
+    class_names = ("red", "white")
+
+    def __len__(self) -> int:
+        return 12
+
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        return np.full((20, 30, 3), index, dtype=np.uint8)
+
+    def load_target(self, index: int) -> GroundTruth:
+        return {"boxes": [[1, 2, 3 + index, 4]], "labels": [index % 2]}
+
+
+def draw(sample: Sample, generator: np.random.Generator) -> Sample:
+    """A transform that shows which random state it was given."""
+    sample.image = np.full((1, 1, 3), generator.integers(256), dtype=np.uint8)
+    sample.image_id = int(generator.integers(2**62))
+    return sample
+
+
+def test_ten_lines_make_a_data_set() -> None:
+    image, target = Squares()[5]
+    assert (tuple(image.shape), image.dtype, int(image.max())) == ((3, 20, 30), torch.uint8, 5)
+    assert target["boxes"].tolist() == [[1, 2, 8, 4]]
+    assert target["labels"].tolist() == [1]
+    assert (target["image_id"], target["dataset_index"], target["path"]) == (5, 5, "Squares[5]")
+    assert target["geometry"].tolist() == [1, 1, 0, 0]
+    assert (target["orig_area"].tolist(), target["orig_iscrowd"].tolist()) == ([14], [False])
+
+
+@pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros(0)], ids=["list", "0x4", "0"])
+def test_an_image_may_be_empty(boxes: object) -> None:
+    class Empty(Squares):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": boxes, "labels": []}  # type: ignore[typeddict-item]
+
+    target = Empty()[0][1]
+    assert target["boxes"].shape == target["orig_boxes"].shape == (0, 4)
+    assert target["labels"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        ({"boxes": [[0, 0, 1, 1]], "labels": [2]}, r"Bad\[0\] has label 2: labels count from 0 to 1"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": [-1]}, r"has label -1"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": []}, r"has boxes \(1, 4\) for 0 labels"),
+        ({"boxes": [[0, 0, 1]], "labels": [0]}, r"has boxes \(1, 3\) for 1 labels"),
+        ({"boxes": [[0, 0, 1, float("nan")]], "labels": [0], "path": "a.png"}, "a.png has a box that is NaN"),
+    ],
+)
+def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
+    class Bad(Squares):
+        def load_target(self, index: int) -> GroundTruth:
+            return truth
+
+    with pytest.raises(AnnotationError, match=message):
+        Bad()[0]
+
+
+def test_a_float_image_is_refused() -> None:
+    class Bad(Squares):
+        def load_image(self, index: int) -> NDArray[np.uint8]:
+            return np.zeros((20, 30, 3))  # type: ignore[return-value]
+
+    with pytest.raises(DatasetError, match=r"Bad\[0\] is float64 \(20, 30, 3\): load_image must return uint8"):
+        Bad()[0]
+
+
+def test_fixed_classes_must_agree_with_the_run() -> None:
+    Squares().use_class_names(["red", "white"])
+    Squares().use_class_names(["red", "white", "blue"])
+    with pytest.raises(DatasetError, match=r"Squares has the classes \['red', 'white'\] but the run has \['white'"):
+        Squares().use_class_names(["white", "red"])
+
+
+def test_the_random_state_follows_from_seed_epoch_and_index() -> None:
+    data = Squares()
+    data.transform = draw
+    first = data[SampleIndex(3, epoch=1)][1]["image_id"]
+    assert data[SampleIndex(3, epoch=1)][1]["image_id"] == first
+    assert data[SampleIndex(3, epoch=2)][1]["image_id"] != first
+    assert data[SampleIndex(4, epoch=1)][1]["image_id"] != first
+    data.augmentation_seed = 1
+    assert data[SampleIndex(3, epoch=1)][1]["image_id"] != first
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_foreign_sampler_gets_other_random_numbers_in_every_worker_and_epoch(persistent: bool) -> None:
+    data = Squares()
+    data.transform = draw
+    data[0]  # a generator made before the workers start must not be theirs
+    loader = DataLoader(
+        data,  # type: ignore[arg-type]
+        sampler=RandomSampler(range(12)),  # type: ignore[arg-type]
+        batch_size=3,
+        num_workers=2,
+        persistent_workers=persistent,
+        collate_fn=lambda samples: [target["image_id"] for _, target in samples],
+    )
+    drawn = [number for _ in range(2) for batch in loader for number in batch]
+    assert len(set(drawn)) == len(drawn) == 24
+
+
+def test_seeding_torch_repeats_what_a_foreign_sampler_draws() -> None:
+    def numbers() -> list[int]:
+        torch.manual_seed(3)
+        data = Squares()
+        data.transform = draw
+        return [data[i][1]["image_id"] for i in range(4)]
+
+    first = numbers()
+    assert numbers() == first
+    assert len(set(first)) == 4
+
+
+def test_loading_does_not_disturb_torch_random_state() -> None:
+    data = ShapesDataset(2)
+    data.transform = draw
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    data[0], data[1]
+    assert torch.equal(torch.rand(1), expected)

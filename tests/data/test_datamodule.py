@@ -1,0 +1,316 @@
+"""The data module: splits, classes, loaders, and that workers and ranks change nothing."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from detlit.data import CocoDataset, DetectionDataModule, ShapesDataset, collate
+from detlit.data.transforms import HorizontalFlip
+from detlit.errors import ConfigurationError, DatasetError
+from detlit.spec import build, init_spec_of
+from detlit.structures import Batch, Preprocessing
+from tests.data.conftest import CocoWriter, three_images
+
+
+class Counter(LightningModule):
+    """Notes which images each step saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen: dict[str, list[int]] = {"train": [], "val": [], "test": [], "predict": []}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen["train"] += batch.dataset_indices
+        return self.layer(batch.images.float().mean().reshape(1, 1)).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["val"] += batch.dataset_indices
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["test"] += batch.dataset_indices
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["predict"] += batch.dataset_indices
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+
+def trainer(tmp_path: Path, **arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, **arguments},
+    )
+
+
+def shapes_module(**arguments: Any) -> DetectionDataModule:
+    defaults = {"train": ShapesDataset(10, 64), "image_size": 64, "batch_size": 4, "num_workers": 0}
+    return DetectionDataModule(**{**defaults, **arguments})
+
+
+def train_batches(data: DetectionDataModule, epochs: int = 2) -> list[Batch]:
+    loader = data.train_dataloader()
+    batches = []
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        batches += list(loader)
+    return batches
+
+
+def test_without_arguments_it_is_shapes() -> None:
+    data = DetectionDataModule()
+    assert data.class_names == ("circle", "triangle", "square", "star", "ring", "cross")
+    assert data.num_classes == 6
+    assert data.preprocessing == Preprocessing(size=(640, 640))
+    train, val = data.dataset("train"), data.dataset("val")
+    assert train is not None
+    assert val is not None
+    assert not torch.equal(train[0][0], val[0][0])
+    assert data.test_dataloader() == []
+
+
+def test_the_network_input_is_image_size_or_preprocessing() -> None:
+    assert DetectionDataModule(image_size=(320, 416)).preprocessing.size == (320, 416)
+    preprocessing = Preprocessing(size=(64, 64), keep_ratio=False)
+    assert DetectionDataModule(preprocessing=preprocessing).preprocessing is preprocessing
+    with pytest.raises(ConfigurationError, match="image size 250x250"):
+        DetectionDataModule(image_size=250)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_for_any_number_of_workers(workers: int) -> None:
+    alone, together = (train_batches(shapes_module(num_workers=count)) for count in (0, workers))
+    assert len(alone) == len(together) == 4
+    for expected, batch in zip(alone, together, strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.boxes, expected.boxes)
+        assert batch.dataset_indices == expected.dataset_indices
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first = train_batches(shapes_module())
+    assert not torch.equal(first[0].images, first[2].images)
+    assert not torch.equal(first[0].images, train_batches(shapes_module(seed=1))[0].images)
+
+
+def test_the_same_image_is_augmented_differently_in_each_epoch() -> None:
+    batches = train_batches(shapes_module(train=ShapesDataset(1, 64), batch_size=1), epochs=3)
+    assert not torch.equal(batches[0].images, batches[1].images)
+    assert not torch.equal(batches[1].images, batches[2].images)
+
+
+def test_augmentations_can_be_chosen_or_left_out() -> None:
+    plain = shapes_module(train=ShapesDataset(1, 64), batch_size=1, augmentations=[])
+    flipped = shapes_module(train=ShapesDataset(1, 64), batch_size=1, augmentations=[HorizontalFlip(1.0)])
+    image = ShapesDataset(1, 64)[0][0]
+    assert torch.equal(train_batches(plain, 1)[0].images[0], image)
+    assert torch.equal(train_batches(flipped, 1)[0].images[0], image.flip(-1))
+
+
+def test_validation_is_in_order_not_augmented_and_whole() -> None:
+    data = shapes_module(val=ShapesDataset(7, 64, seed=1), val_batch_size=3)
+    batches = list(data.val_dataloader())
+    assert [index for batch in batches for index in batch.dataset_indices] == list(range(7))  # type: ignore[union-attr]
+    assert torch.equal(batches[1].images[0], ShapesDataset(7, 64, seed=1)[3][0])  # type: ignore[union-attr]
+
+
+def test_the_last_incomplete_training_batch_is_left_out() -> None:
+    assert [len(batch) for batch in train_batches(shapes_module(), epochs=1)] == [4, 4]
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="batch_size=64 is more than the 10 training images"):
+        shapes_module(batch_size=64).train_dataloader()
+
+
+def test_loaders_of_a_gpu_run_pin_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shapes_module().train_dataloader().pin_memory is torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert shapes_module().train_dataloader().pin_memory
+
+
+def test_workers_persist_and_few_images_need_none() -> None:
+    assert shapes_module(num_workers=1).train_dataloader().persistent_workers
+    assert shapes_module(num_workers=None).train_dataloader().num_workers == 0
+    many = shapes_module(num_workers=None, train=ShapesDataset(64, 64)).train_dataloader().num_workers
+    assert 1 <= many <= 8
+
+
+# ------------------------------------------------------------------------------------------------- Trainer
+def test_a_run_sees_every_image(tmp_path: Path) -> None:
+    data, module = shapes_module(val=ShapesDataset(5, 64), batch_size=5), Counter()
+    trainer(tmp_path, max_epochs=2).fit(module, data)
+    assert sorted(module.seen["train"]) == sorted([*range(10)] * 2)
+    assert module.seen["train"][:10] != module.seen["train"][10:]  # Lightning set the epoch
+    assert module.seen["val"] == [*range(5)] * 2
+
+
+def test_missing_splits_are_skipped(tmp_path: Path) -> None:
+    module = Counter()
+    trainer(tmp_path).fit(module, shapes_module())
+    trainer(tmp_path).test(module, shapes_module())
+    assert (len(module.seen["train"]), module.seen["val"], module.seen["test"]) == (8, [], [])
+
+
+def test_predict_takes_test_or_validation(tmp_path: Path) -> None:
+    module = Counter()
+    val, test = ShapesDataset(3, 64), ShapesDataset(2, 64)
+    trainer(tmp_path).predict(module, shapes_module(val=val, test=test))
+    trainer(tmp_path).predict(module, shapes_module(val=val))
+    assert module.seen["predict"] == [0, 1, 0, 1, 2]
+
+
+def test_validation_needs_no_training_data(tmp_path: Path) -> None:
+    data = DetectionDataModule(val=ShapesDataset(3, 64), image_size=64)
+    module = Counter()
+    trainer(tmp_path).validate(module, data)
+    assert module.seen["val"] == [0, 1, 2]
+    with pytest.raises(ConfigurationError, match=r"there are no training data: set data\.train"):
+        data.train_dataloader()
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_two_ranks_share_the_images(tmp_path: Path) -> None:
+    class Written(Counter):
+        def on_fit_end(self) -> None:
+            torch.save(self.seen, tmp_path / f"{self.global_rank}.pt")
+
+    data = shapes_module(val=ShapesDataset(5, 64), batch_size=2)
+    trainer(tmp_path, max_epochs=2, strategy="ddp_fork", devices=2).fit(Written(), data)
+    seen = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    epochs = [seen[0]["train"][part] + seen[1]["train"][part] for part in (slice(0, 4), slice(4, 8))]
+    assert [len(set(epoch)) for epoch in epochs] == [8, 8]
+    assert epochs[0] != epochs[1]
+    assert set(seen[0]["val"] + seen[1]["val"]) == set(range(5))
+
+
+# ------------------------------------------------------------------------------------------- COCO and classes
+def test_root_and_classes_reach_data_sets_and_the_given_ones_stay_as_they_were(write_coco: CocoWriter) -> None:
+    root = write_coco()
+    train = CocoDataset("train.json", "images/train")
+    before = copy.copy(vars(train))
+    data = DetectionDataModule(train=train, root=str(root), image_size=64, batch_size=1, class_names=["dog", "cat"])
+    ready = data.dataset("train")
+    assert isinstance(ready, CocoDataset)
+    assert (ready.root, tuple(ready.class_names)) == (str(root), ("dog", "cat"))
+    assert vars(train) == before
+
+
+def test_a_root_of_its_own_is_kept(write_coco: CocoWriter) -> None:
+    root = str(write_coco())
+    data = DetectionDataModule(train=CocoDataset("train.json", "images/train", root=root), root="/elsewhere")
+    assert data.class_names == ("cat", "owl", "dog")
+
+
+def test_classes_given_need_no_file() -> None:
+    data = DetectionDataModule(train=CocoDataset("nowhere.json"), root="/does/not/exist", class_names=["a", "b"])
+    assert (data.class_names, data.num_classes) == (("a", "b"), 2)
+
+
+def test_classes_not_given_are_read_at_once() -> None:
+    with pytest.raises(DatasetError, match=r"there is no annotation file /does/not/exist/a\.json: check data\.root"):
+        DetectionDataModule(train=CocoDataset("a.json"), root="/does/not/exist")
+
+
+def test_setup_reads_only_what_the_stage_needs(write_coco: CocoWriter) -> None:
+    data = DetectionDataModule(
+        train=CocoDataset("train.json", "images/train"),
+        test=CocoDataset("missing.json"),
+        root=str(write_coco()),
+    )
+    data.setup("fit")
+    with pytest.raises(DatasetError, match=r"missing\.json"):
+        data.setup("test")
+
+
+def test_labels_follow_names_where_validation_lists_other_ids(write_coco: CocoWriter) -> None:
+    content = three_images()
+    content["categories"] = [{"id": 7, "name": "cat"}, {"id": 2, "name": "dog"}]
+    write_coco(content, name="val")
+    data = DetectionDataModule(
+        train=CocoDataset("train.json", "images/train"),
+        val=CocoDataset("val.json", "images/val"),
+        root=str(write_coco()),
+    )
+    val = data.dataset("val")
+    assert val is not None
+    assert [data.class_names[label] for label in val[2][1]["labels"]] == ["cat", "dog"]
+
+
+def test_validation_classes_that_training_lacks_are_refused(write_coco: CocoWriter) -> None:
+    content = three_images()
+    content["categories"] = [*content["categories"], {"id": 9, "name": "emu"}]
+    write_coco(content, name="val")
+    splits = {"train": CocoDataset("train.json", "images/train"), "val": CocoDataset("val.json", "images/val")}
+    root = str(write_coco())
+    with pytest.raises(DatasetError, match=r"the val split has a class 'emu' that the train split lacks \(it has cat"):
+        DetectionDataModule(**splits, root=root).setup("validate")  # type: ignore[arg-type]
+    chosen = DetectionDataModule(**splits, root=root, class_names=["cat", "dog"])  # type: ignore[arg-type]
+    chosen.setup("fit")  # emu and owl are declared, but nothing is annotated as such
+
+
+def test_evaluation_keeps_the_original_boxes(write_coco: CocoWriter) -> None:
+    root = str(write_coco())
+    data = DetectionDataModule(val=CocoDataset("train.json", "images/train"), root=root, image_size=64, batch_size=3)
+    (batch,) = data.val_dataloader()
+    assert isinstance(batch, Batch)
+    assert batch.geometry[2].tolist() == [64 / 60, 32 / 30, 0, 16]
+    assert batch.targets[2]["orig_boxes"].tolist() == [[1, 2, 11, 22], [5, 5, 10, 10]]
+    torch.testing.assert_close(batch.targets[0]["boxes"], torch.tensor([[0.8, 8.4, 6.0, 21.2]]))
+
+
+# --------------------------------------------------------------------------------------------- arguments
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, r"batch_size=0 is too small: set data\.batch_size to 1 or more"),
+        ({"val_batch_size": 0}, "val_batch_size=0"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"class_names": []}, "must be names, each once"),
+        ({"class_names": ["a", "a"]}, "must be names, each once"),
+        ({"root": "somewhere"}, "root=somewhere is given, but no data set reads it"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DetectionDataModule(**arguments)
+
+
+def test_shapes_with_other_class_names_are_refused() -> None:
+    with pytest.raises(DatasetError, match="ShapesDataset has the classes"):
+        DetectionDataModule(class_names=["a", "b"]).setup("fit")
+
+
+def test_it_round_trips_through_plain_data(write_coco: CocoWriter) -> None:
+    data = DetectionDataModule(
+        train=CocoDataset("train.json", "images/train"),
+        root=str(write_coco()),
+        preprocessing=Preprocessing(size=(64, 96)),
+        augmentations=[HorizontalFlip(1.0)],
+    )
+    spec = init_spec_of(data)
+    again = DetectionDataModule(**build(spec))
+    assert init_spec_of(again) == spec
+    assert again.class_names == data.class_names
+    assert isinstance(again.augmentations[0], HorizontalFlip)
+
+
+def test_data_sets_work_in_a_plain_loader() -> None:
+    data = ShapesDataset(4, 64)
+    loader = DataLoader(data, batch_size=2, collate_fn=collate)  # type: ignore[arg-type]
+    counts = [count for batch in loader for count in batch.counts]
+    assert counts == [len(data.load_sample(index).boxes) for index in range(4)]
