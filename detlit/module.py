@@ -1,5 +1,6 @@
 """The LightningModule: a detector, its loss, its post-prediction callback and its metric."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -150,7 +151,7 @@ class DetectionModule(LightningModule, Recorded):
     def _metric_of(self, key: str) -> DetectionMetric:
         """Return the metric of a loader, a fresh clone of the given one when first asked for."""
         if key not in self._metrics:
-            self._metrics[key] = self._metrics[""].clone()
+            self._metrics[key] = copy.deepcopy(self._metrics[""])
         return self._metrics[key].to(self.device)
 
     def _log_metrics(self, stage: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from detlit.callbacks import EMA, Checkpoint, RunSummary
@@ -54,7 +54,7 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config unless the newest one says the same."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         file, number = self._folder / "config.yaml", 0
         while file.exists() and file.read_text() != text:
             number += 1
@@ -111,7 +111,10 @@ class DetlitCLI(LightningCLI):
             fitting = self.subcommand == "fit" and not config["fast_dev_run"]
             kwargs["logger"] = default_loggers(config["default_root_dir"]) if fitting else False
         kwargs["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
-        kwargs["callbacks"] = [*_as_list(config["callbacks"]), *self._default_callbacks({**config, **kwargs})]
+        callbacks = [*_as_list(config["callbacks"]), *self._default_callbacks({**config, **kwargs})]
+        if config["enable_checkpointing"] is None:  # otherwise Lightning would add a checkpoint callback of its own
+            kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        kwargs["callbacks"] = callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
