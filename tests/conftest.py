@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def test_data() -> Path:
+def data_folder() -> Path:
     """Return the folder of real data sets that ``DETLIT_TEST_DATA`` names, or skip."""
     folder = os.environ.get("DETLIT_TEST_DATA")
     if folder is None:

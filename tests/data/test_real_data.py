@@ -1,7 +1,6 @@
 """Real photographs and annotations; DETLIT_TEST_DATA names the folder that holds bccd/ and coco_tiny/."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,6 @@ import torch
 
 from detlit.data import CocoDataset, DetectionDataModule
 from detlit.structures import Batch
-
-pytestmark = pytest.mark.skipif("DETLIT_TEST_DATA" not in os.environ, reason="DETLIT_TEST_DATA is not set")
-
-
-@pytest.fixture
-def data_folder() -> Path:
-    return Path(os.environ["DETLIT_TEST_DATA"])
 
 
 def bccd(folder: Path, split: str) -> CocoDataset:
