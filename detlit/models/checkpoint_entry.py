@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise CheckpointError(
             f"{path} cannot be read as weights: it holds Python objects, which could run code, or is no checkpoint."
         ) from error
-    except (OSError, EOFError, RuntimeError) as error:
+    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way it can
         raise CheckpointError(
             f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt."
         ) from error
