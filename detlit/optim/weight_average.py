@@ -24,7 +24,7 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, values: Mapping[str, Tensor] | None = None) -> None:
         self._module = module
-        self._averages = {name: value.detach().clone() for name, value in (values or {}).items()}
+        self._averages = dict(values or {})
         self._live: dict[str, Tensor] = {}
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
         self._seen: list[Tensor | None] = []
@@ -115,10 +115,12 @@ class WeightAverage:
         self._pairs = list(pairs.values())
 
     def _average_of(self, name: str, value: Tensor) -> Tensor:
+        """Return the average of a value, in its memory format, without which updates are not fused."""
         average = self._averages.get(name)
         if average is None or average.shape != value.shape:
-            average = value.detach().clone()
-        return average.to(value.device, torch.promote_types(value.dtype, torch.float32))
+            average = value.detach()
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        return torch.empty_like(value, dtype=dtype, requires_grad=False).copy_(average)
 
 
 def _tensors(module: nn.Module) -> list[Tensor | None]:

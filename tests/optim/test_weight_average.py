@@ -157,3 +157,11 @@ def test_given_values_are_copied() -> None:
     nn.init.constant_(layer.weight, 3.0)
     average.update(0.5)
     assert layer.weight.item() == 3.0
+
+
+def test_averages_have_the_memory_format_of_the_weights() -> None:
+    layer = nn.Conv2d(3, 4, 3)
+    stored = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.to(memory_format=torch.channels_last)
+    average = WeightAverage(layer, stored)
+    assert average.averaged(layer.state_dict())["weight"].is_contiguous(memory_format=torch.channels_last)
