@@ -84,5 +84,5 @@ def _class_names() -> list[str]:
     torch, callbacks = sys.modules.get("torch"), sys.modules.get("lightning.pytorch.callbacks")
     names = [*detlit.__all__]
     if torch is not None:
-        names += [*torch.optim.__all__, *torch.optim.lr_scheduler.__all__]
+        names += [*getattr(torch.optim, "__all__", dir(torch.optim)), *torch.optim.lr_scheduler.__all__]
     return names + list(getattr(callbacks, "__all__", []))
