@@ -1,0 +1,1 @@
+"""Arithmetic on boxes, anchors and targets: pure functions on tensors."""
