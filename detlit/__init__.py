@@ -32,6 +32,10 @@ _HOME_OF = {
     "TaskAlignedAssigner": "detlit.assigners",
     "WarmupCosine": "detlit.optim",
     "default_callbacks": "detlit.callbacks",
+    "ppyoloe_l": "detlit.models",
+    "ppyoloe_m": "detlit.models",
+    "ppyoloe_s": "detlit.models",
+    "ppyoloe_x": "detlit.models",
     "yolo_nas_l": "detlit.models",
     "yolo_nas_m": "detlit.models",
     "yolo_nas_n": "detlit.models",
@@ -46,7 +50,17 @@ if TYPE_CHECKING:
     from detlit.data import CocoDataset, DetectionDataModule, DetectionDataset, ShapesDataset
     from detlit.losses import PPYoloELoss
     from detlit.metrics import CocoMeanAveragePrecision
-    from detlit.models import Detector, yolo_nas_l, yolo_nas_m, yolo_nas_n, yolo_nas_s
+    from detlit.models import (
+        Detector,
+        ppyoloe_l,
+        ppyoloe_m,
+        ppyoloe_s,
+        ppyoloe_x,
+        yolo_nas_l,
+        yolo_nas_m,
+        yolo_nas_n,
+        yolo_nas_s,
+    )
     from detlit.module import DetectionModule
     from detlit.optim import WarmupCosine
     from detlit.postprocess import NMSPostPredictionCallback

@@ -1,18 +1,27 @@
 """Detectors by name, for scripts; ``configs/model`` has a twin of each for the command line.
 
-S, M and L are YOLO-NAS as published (https://github.com/Deci-AI/super-gradients/blob/master/YOLONAS.md), N is a smaller
-sibling of our own.
+YOLO-NAS S, M and L are as published (https://github.com/Deci-AI/super-gradients/blob/master/YOLONAS.md), N is a smaller
+sibling of our own. PP-YOLOE S, M, L and X are as in https://arxiv.org/abs/2203.16250.
 """
 
 from functools import partial
 
-from detlit.models.backbones import YoloNASBackbone
+from detlit.models.backbones import CSPResNet, YoloNASBackbone
 from detlit.models.detector import Detector
-from detlit.models.heads import YoloNASHead
-from detlit.models.necks import YoloNASNeck
+from detlit.models.heads import PPYoloEHead, YoloNASHead
+from detlit.models.necks import PPYoloENeck, YoloNASNeck
 from detlit.structures import Preprocessing
 
-__all__ = ["yolo_nas_l", "yolo_nas_m", "yolo_nas_n", "yolo_nas_s"]
+__all__ = [
+    "ppyoloe_l",
+    "ppyoloe_m",
+    "ppyoloe_s",
+    "ppyoloe_x",
+    "yolo_nas_l",
+    "yolo_nas_m",
+    "yolo_nas_n",
+    "yolo_nas_s",
+]
 
 
 def yolo_nas_n(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
@@ -102,6 +111,52 @@ def yolo_nas_l(num_classes: int = 80, preprocessing: Preprocessing | None = None
             num_blocks=[4, 4, 4, 4],
         ),
         head=partial(YoloNASHead, hidden_channels=[128, 256, 512], reg_max=16),
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+    )
+
+
+def ppyoloe_s(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+    """Return PP-YOLOE S: 8,084,588 parameters at 80 classes."""
+    return _ppyoloe(0.33, 0.50, num_classes, preprocessing)
+
+
+def ppyoloe_m(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+    """Return PP-YOLOE M: 24,134,892 parameters at 80 classes."""
+    return _ppyoloe(0.67, 0.75, num_classes, preprocessing)
+
+
+def ppyoloe_l(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+    """Return PP-YOLOE L: 54,078,556 parameters at 80 classes."""
+    return _ppyoloe(1.00, 1.00, num_classes, preprocessing)
+
+
+def ppyoloe_x(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+    """Return PP-YOLOE X: 102,331,484 parameters at 80 classes."""
+    return _ppyoloe(1.33, 1.25, num_classes, preprocessing)
+
+
+def _ppyoloe(depth: float, width: float, num_classes: int, preprocessing: Preprocessing | None) -> Detector:
+    """Return PP-YOLOE L with ``depth`` times the bottlenecks and ``width`` times the channels."""
+
+    def blocks(number: int) -> int:
+        return max(round(number * depth), 1)
+
+    def channels(number: int) -> int:
+        return round(number * width)
+
+    return Detector(
+        backbone=CSPResNet(
+            stem_channels=channels(64),
+            stage_channels=[channels(number) for number in (128, 256, 512, 1024)],
+            num_blocks=[blocks(number) for number in (3, 6, 6, 3)],
+        ),
+        neck=partial(
+            PPYoloENeck,
+            stage_channels=[channels(number) for number in (768, 384, 192)],
+            num_blocks=blocks(3),
+        ),
+        head=partial(PPYoloEHead, reg_max=16),
         num_classes=num_classes,
         preprocessing=preprocessing,
     )

@@ -15,6 +15,20 @@ def test_names_of_super_gradients_become_ours() -> None:
     assert renamed("heads.head3.cls_convs.0.seq.bn.weight") == ["head.levels.2.cls_conv.bn.weight"]
 
 
+def test_names_of_ppyoloe_become_ours() -> None:
+    names = {
+        "backbone.stem.conv1.seq.bn.weight": "backbone.stem.conv1.bn.weight",
+        "backbone.stages.1.conv_down.seq.conv.weight": "backbone.stages.1.downsample.conv.weight",
+        "backbone.stages.1.blocks.0.conv2.branch_1x1.bn.bias": (
+            "backbone.stages.1.blocks.bottlenecks.0.conv2.branch_1x1.bn.bias"
+        ),
+        "neck.fpn_stages.0.0.convs.spp.conv.seq.bn.bias": "neck.fpn5.bottlenecks.spp.conv.bn.bias",
+        "neck.pan_routes.1.seq.conv.weight": "neck.pan4.resample.conv.weight",
+        "module.head.stem_cls.2.fc.bias": "head.levels.2.cls_stem.fc.bias",
+    }
+    assert list(from_super_gradients(dict.fromkeys(names, torch.zeros(1)))) == list(names.values())
+
+
 def test_wrappers_are_stripped() -> None:
     for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
         assert renamed(f"{prefix}neck.neck4.conv.bn.bias") == ["neck.down2.conv.bn.bias"]

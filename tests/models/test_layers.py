@@ -6,7 +6,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detlit.errors import ConfigurationError
-from detlit.models.layers import SPP, Bottleneck, ConvBNReLU, CSPLayer, InputNormalization, QARepVGGBlock
+from detlit.models.layers import (
+    SPP,
+    Bottleneck,
+    ConvBNReLU,
+    CSPLayer,
+    CSPRepLayer,
+    EffectiveSE,
+    InputNormalization,
+    QARepVGGBlock,
+    RepBottleneck,
+    RepVGGBlock,
+)
 from detlit.structures import Preprocessing
 
 
@@ -16,6 +27,8 @@ def randomized(module: nn.Module) -> Any:
         if isinstance(child, nn.BatchNorm2d):
             nn.init.uniform_(child.weight, 0.5, 1.5)
             nn.init.normal_(child.bias)
+            nn.init.normal_(child.running_mean)
+            nn.init.uniform_(child.running_var, 0.5, 1.5)
     return module.double()
 
 
@@ -35,6 +48,56 @@ def test_qarepvgg_block_is_the_sum_of_its_branches(out_channels: int, stride: in
     if stride == 1 and out_channels == 4:
         total = total + x
     assert_same_with_gradients(block(x), torch.relu(block.post_bn(total)), x)
+
+
+def test_repvgg_block_is_the_sum_of_its_branches() -> None:
+    block = randomized(RepVGGBlock(4, 6))
+    x = torch.randn(2, 4, 6, 8, dtype=torch.float64, requires_grad=True)
+    branches = [branch.bn(branch.conv(x)) for branch in (block.branch_3x3, block.branch_1x1)]
+    assert_same_with_gradients(block(x), F.silu(branches[0] + branches[1]), x)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_fused_repvgg_block_computes_the_same(full: bool) -> None:
+    block = randomized(RepVGGBlock(4, 6)).eval()
+    x = torch.randn(2, 4, 6, 8, dtype=torch.float64)
+    expected = block(x)
+    for _ in range(2):
+        block.fuse(full)
+        torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+    assert {name: value.shape for name, value in block.named_parameters()} == {
+        "conv.weight": (6, 4, 3, 3),
+        "conv.bias": (6,),
+    }
+    assert not list(block.buffers())
+
+
+def test_fusing_in_training_mode_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"normalizes by the batch.*: call eval\(\) before fuse\(\)"):
+        RepVGGBlock(4, 4).fuse()
+
+
+def test_effective_se_scales_channels() -> None:
+    attention = EffectiveSE(2).double()
+    nn.init.zeros_(attention.project.weight)
+    attention.project.bias.data = torch.tensor([-3.0, 1.5], dtype=torch.float64)
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(attention(x), x * torch.tensor([0.0, 0.75], dtype=torch.float64).view(1, 2, 1, 1))
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_rep_bottleneck_with_and_without_shortcut(shortcut: bool) -> None:
+    bottleneck = randomized(RepBottleneck(4, shortcut))
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    branch = bottleneck.conv2(bottleneck.conv1(x))
+    assert_same_with_gradients(bottleneck(x), branch + x if shortcut else branch, x)
+
+
+def test_csp_rep_layer_joins_both_halves_under_attention() -> None:
+    layer = randomized(CSPRepLayer(6, 8, 4, nn.Sequential(RepBottleneck(4, True)), EffectiveSE(8)))
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    halves = torch.cat([layer.conv1(x), layer.bottlenecks(layer.conv2(x))], 1)
+    assert_same_with_gradients(layer(x), layer.conv3(layer.attention(halves)), x)
 
 
 def test_spp_pools_over_5_9_and_13() -> None:

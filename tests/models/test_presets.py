@@ -6,12 +6,17 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+from detlit.losses import PPYoloELoss
 from detlit.models import Detector, presets
 from detlit.spec import build, spec_of
-from detlit.structures import Preprocessing
+from detlit.structures import Preprocessing, Target
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 PARAMETERS = {
+    "ppyoloe_s": 8_084_588,
+    "ppyoloe_m": 24_134_892,
+    "ppyoloe_l": 54_078_556,
+    "ppyoloe_x": 102_331_484,
     "yolo_nas_n": 5_842_239,
     "yolo_nas_s": 12_878_304,
     "yolo_nas_m": 33_861_346,
@@ -82,3 +87,25 @@ def test_weights_survive_a_round_trip() -> None:
     ours, twin = presets.yolo_nas_n(4).eval(), presets.yolo_nas_n(4).eval()
     twin.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(images)[:4], twin(images)[:4], rtol=0, atol=0)
+
+
+LARGE = ("ppyoloe_l", "ppyoloe_x", "yolo_nas_l")
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in LARGE)) for x in PARAMETERS])
+def test_one_step_of_training(name: str) -> None:
+    torch.manual_seed(0)
+    detector: Detector = getattr(presets, name)(num_classes=2).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    targets = [Target(boxes=torch.tensor([[8.0, 8.0, 40.0, 48.0]]), labels=torch.tensor([i])) for i in range(2)]
+    loss = PPYoloELoss()
+    loss(detector(images), targets).total.backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in detector.parameters())
+    optimizer.step()
+    assert loss(detector(images), targets).total.isfinite()
+    with torch.no_grad():
+        predictions = detector.eval()(images)
+    assert predictions.cls_logits.shape == (2, 84, 2)
+    assert predictions.cls_logits.isfinite().all()
+    assert predictions.reg_logits.isfinite().all()

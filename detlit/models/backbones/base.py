@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from detlit.spec import Recorded
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "forget_pretrained"]
 
 
 class Backbone(Recorded, nn.Module):
@@ -21,3 +21,10 @@ class Backbone(Recorded, nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map ``(B, 3, H, W)`` to one ``(B, out_channels[i], H / strides[i], W / strides[i])`` per stride."""
         raise NotImplementedError
+
+
+def forget_pretrained(backbone: Backbone) -> None:
+    """Record ``pretrained=False``: what is rebuilt from a checkpoint finds its weights there and downloads nothing."""
+    arguments = backbone.__dict__["_init_arguments"]
+    if "pretrained" in arguments:  # the constructor of a subclass may not take it
+        arguments["pretrained"] = False

@@ -1,21 +1,15 @@
 """Head of YOLO-NAS: decoupled, anchor-free, with box sides as distributions (https://arxiv.org/abs/2006.04388)."""
 
-import math
 from collections.abc import Sequence
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from detlit.errors import ConfigurationError
-from detlit.models.heads.base import Head
+from detlit.models.heads.distribution import PRIOR_LOGIT, DistributionHead
 from detlit.models.layers import ConvBNReLU
-from detlit.ops.anchors import make_anchor_points
-from detlit.structures import Level, RawPredictions
 
 __all__ = ["YoloNASHead"]
-
-PRIOR_PROBABILITY = 0.01
-"""Score of every class before training: an object is rare, https://arxiv.org/abs/1708.02002, section 4.1."""
 
 
 class YoloNASHeadLevel(nn.Module):
@@ -35,7 +29,7 @@ class YoloNASHeadLevel(nn.Module):
         self.reg_conv = ConvBNReLU(hidden_channels, hidden_channels)
         self.cls_pred = nn.Conv2d(hidden_channels, num_classes, 1)
         self.reg_pred = nn.Conv2d(hidden_channels, num_bins, 1)
-        nn.init.constant_(self.cls_pred.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))  # type: ignore[arg-type]
+        nn.init.constant_(cast(Tensor, self.cls_pred.bias), PRIOR_LOGIT)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return class logits ``(B, num_classes, H, W)`` and bin logits ``(B, num_bins, H, W)``."""
@@ -43,7 +37,7 @@ class YoloNASHeadLevel(nn.Module):
         return self.cls_pred(self.cls_conv(x)), self.reg_pred(self.reg_conv(x))
 
 
-class YoloNASHead(Head):
+class YoloNASHead(DistributionHead):
     """One :class:`YoloNASHeadLevel` per feature map; the anchor points are the cell centres.
 
     Args:
@@ -66,32 +60,13 @@ class YoloNASHead(Head):
         hidden_channels: Sequence[int],
         reg_max: int = 16,
     ) -> None:
-        super().__init__()
-        if num_classes < 1:
-            raise ConfigurationError(f"num_classes={num_classes} leaves nothing to detect: set it to 1 or more.")
+        super().__init__(strides, num_classes, reg_max)
         if len(hidden_channels) != len(in_channels):
             raise ConfigurationError(
                 f"hidden_channels={list(hidden_channels)} does not fit {len(in_channels)} feature maps: "
                 "give one entry per feature map."
             )
-        self.num_classes = num_classes
-        self.reg_max = reg_max
-        self.strides = tuple(strides)
         self.levels = nn.ModuleList(
             YoloNASHeadLevel(channels, hidden, num_classes, 4 * (reg_max + 1))
             for channels, hidden in zip(in_channels, hidden_channels, strict=True)
         )
-
-    def forward(self, features: Sequence[Tensor]) -> RawPredictions:
-        """Predict on ``(B, in_channels[i], H / strides[i], W / strides[i])``; the anchors of all maps are joined."""
-        cls_maps, reg_maps = zip(*(level(x) for level, x in zip(self.levels, features, strict=True)), strict=True)
-        levels = tuple(Level(x.shape[2], x.shape[3], stride) for x, stride in zip(features, self.strides, strict=True))
-        # Half precision cannot hold pixel coordinates: bf16 rounds 260.5 to 260.
-        dtype = torch.promote_types(features[0].dtype, torch.float32)
-        anchor_points, strides = make_anchor_points(levels, features[0].device, dtype)
-        return RawPredictions(join_levels(cls_maps), join_levels(reg_maps), anchor_points, strides, levels)
-
-
-def join_levels(maps: Sequence[Tensor]) -> Tensor:
-    """Join maps ``(B, D, H_i, W_i)`` to ``(B, A, D)``, maps one after another, rows from top to bottom."""
-    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

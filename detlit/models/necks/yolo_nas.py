@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detlit.errors import ConfigurationError
 from detlit.models.layers import Concat, ConvBNReLU, CSPLayer, QARepVGGBlock
-from detlit.models.necks.base import Neck
+from detlit.models.necks.base import Neck, find_levels
 
 __all__ = ["YoloNASNeck"]
 
@@ -69,14 +69,14 @@ class YoloNASNeck(Neck):
     """Two stages up to the finest resolution the head sees, two stages down again.
 
     Args:
-        in_channels: channels of the backbone's four feature maps.
-        strides: input pixels per cell of those maps, such as 4, 8, 16, 32; the neck returns all but the first.
+        in_channels: channels of the backbone's feature maps.
+        strides: input pixels per cell of those maps; the neck reads 4, 8, 16 and 32 and returns all but the first.
         stage_channels: output channels of the stages up, up, down, down.
         hidden_channels: channels of the bottlenecks in each of them.
         num_blocks: number of bottlenecks in each of them.
 
     Raises:
-        ConfigurationError: a list that has not four entries.
+        ConfigurationError: a backbone with other strides, or a list that has not four entries.
     """
 
     def __init__(
@@ -89,28 +89,24 @@ class YoloNASNeck(Neck):
         num_blocks: Sequence[int],
     ) -> None:
         super().__init__()
-        if len(in_channels) != 4:
-            raise ConfigurationError(
-                f"YoloNASNeck got {len(in_channels)} feature maps but merges exactly 4: "
-                "choose a backbone with 4 stages."
-            )
+        self.inputs = find_levels("YoloNASNeck", strides, wanted=(4, 8, 16, 32))
         if {len(stage_channels), len(hidden_channels), len(num_blocks)} != {4}:
             raise ConfigurationError(
                 "YoloNASNeck has the stages up, up, down, down: give stage_channels, hidden_channels and num_blocks "
                 f"4 entries each instead of {len(stage_channels)}, {len(hidden_channels)} and {len(num_blocks)}."
             )
-        c2, c3, c4, c5 = in_channels
+        c2, c3, c4, c5 = (in_channels[i] for i in self.inputs)
         up1, up2, down1, down2 = stage_channels
         self.up1 = UpStage((c5, c4, c3), up1, hidden_channels[0], num_blocks[0])
         self.up2 = UpStage((up1, c3, c2), up2, hidden_channels[1], num_blocks[1])
         self.down1 = DownStage((up2, up2), down1, hidden_channels[2], num_blocks[2])
         self.down2 = DownStage((down1, up1), down2, hidden_channels[3], num_blocks[3])
         self.out_channels = (up2, down1, down2)
-        self.strides = tuple(strides[1:])
+        self.strides = (8, 16, 32)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Map four feature maps to three, without the finest resolution."""
-        c2, c3, c4, c5 = features
+        """Map the backbone's feature maps to three, from fine to coarse."""
+        c2, c3, c4, c5 = (features[i] for i in self.inputs)
         reduced5, p4 = self.up1(c5, c4, c3)
         reduced4, p3 = self.up2(p4, c3, c2)
         p4 = self.down1(p3, reduced4)
