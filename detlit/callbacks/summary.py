@@ -46,7 +46,8 @@ def _print_metrics(title: str, trainer: Trainer) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name in sorted(metrics, key=lambda name: (name.startswith("train/"), name)):
+    names = [name for name in metrics if not name.startswith("lr-")]  # LearningRateMonitor's, at the end of a schedule
+    for name in sorted(names, key=lambda name: (name.startswith("train/"), name)):
         table.add_row(name, f"{metrics[name].item():.4f}")
     Console().print(table)
 

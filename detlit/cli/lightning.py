@@ -104,6 +104,18 @@ class DetlitCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
 
+    def before_validate(self) -> None:
+        """Refuse to do nothing."""
+        self._require_split("val")
+
+    def before_test(self) -> None:
+        """Refuse to do nothing."""
+        self._require_split("test")
+
+    def _require_split(self, split: str) -> None:
+        if split not in self.datamodule.splits:
+            raise ConfigurationError(f"there is no {split} split to score: set data.{split}.")
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with loggers, atomic checkpoints and the callbacks that are always on."""
         config = self._get(self.config_init, "trainer")

@@ -84,6 +84,11 @@ class DetectionDataModule(LightningDataModule, Recorded):
             )
         self.num_classes = len(self.class_names)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are: some of ``"train"``, ``"val"`` and ``"test"``."""
+        return tuple(self._given)
+
     def _shapes(self) -> dict[str, DetectionDataset]:
         if self.root is not None:
             raise ConfigurationError(

@@ -213,6 +213,12 @@ def test_bad_data_settings_get_one_line(
     assert message in error
 
 
+def test_a_split_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = coco_config(tmp_path)  # without a test split
+    assert run("test", "--config", config) == 2
+    assert "there is no test split to score: set data.test" in capsys.readouterr().err
+
+
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("validate", "--ckpt_path", str(tmp_path / "no.ckpt")) == 1
     assert "there is no checkpoint" in capsys.readouterr().err
