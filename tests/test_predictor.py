@@ -154,3 +154,7 @@ def test_predict_has_friendly_errors(capsys: pytest.CaptureFixture[str]) -> None
         main(["predict", "--ckpt_path", "x", "--sorce", "y"])
     assert leaving.value.code == 2
     assert "did you mean: --source?" in capsys.readouterr().err
+
+
+def test_the_detector_is_fused(checkpoint: Path) -> None:
+    assert Predictor(checkpoint, device="cpu").detector.fused == "full"

@@ -131,6 +131,21 @@ def test_fused_blocks_of_ppyoloe() -> None:
     torch.testing.assert_close(predict(detector, "a")[:2], expected[:2], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["partial", "full"])
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_fused_blocks_of_yolo_nas(model: str, full: bool) -> None:
+    detector = golden_detector(model, "eval", torch.float64)
+    expected = predict(detector, "a")
+    detector.fuse(full)
+    prefix = f"{model}_{'full' if full else 'partial'}"
+    names = [str(key).replace("rbr_reparam", "conv") for key in golden()[f"{prefix}_keys"]]
+    state = detector.state_dict()
+    fused = [state[name] for name in from_super_gradients(dict.fromkeys(names))]  # type: ignore[arg-type]
+    assert_close(torch.stack([x.sum() for x in fused]), golden()[f"{prefix}_sum"], rtol=1e-9, atol=1e-9)
+    assert_close(torch.stack([x.norm() for x in fused]), golden()[f"{prefix}_l2"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(predict(detector, "a")[:2], expected[:2], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients(model: str) -> None:
     detector = golden_detector(model, "train", torch.float64)

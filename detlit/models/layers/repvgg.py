@@ -5,14 +5,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from detlit.errors import ConfigurationError
+from detlit.models.layers.fusion import Fusable, fold_batch_norm, require_eval
 
 __all__ = ["RepVGGBlock"]
 
 
-class RepVGGBlock(nn.Module):
+class RepVGGBlock(Fusable):
     """Two normalized convolutions that one 3x3 convolution can replace after training.
 
     ``y = silu(bn(conv3x3(x)) + bn(conv1x1(x)))``, the form PP-YOLOE uses, https://arxiv.org/abs/2203.16250.
@@ -46,11 +45,7 @@ class RepVGGBlock(nn.Module):
         Raises:
             ConfigurationError: the block is in training mode.
         """
-        if self.training:
-            raise ConfigurationError(
-                "RepVGGBlock in training mode normalizes by the batch, which no convolution can do: "
-                "call eval() before fuse()."
-            )
+        require_eval(self)
         if self.conv is None:
             self.conv = self._merged_branches()
             del self.branch_3x3, self.branch_1x1
@@ -58,7 +53,7 @@ class RepVGGBlock(nn.Module):
     @torch.no_grad()
     def _merged_branches(self) -> nn.Conv2d:
         merged, pointwise = (
-            fuse_conv_bn_eval(cast(nn.Conv2d, branch.conv), cast(nn.BatchNorm2d, branch.bn))
+            fold_batch_norm(cast(nn.Conv2d, branch.conv), cast(nn.BatchNorm2d, branch.bn))
             for branch in (self.branch_3x3, self.branch_1x1)
         )
         merged.weight[:, :, 1, 1].add_(pointwise.weight[:, :, 0, 0])
