@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,8 +266,11 @@ def _in_original_pixels(detections: list[Detection], targets: Sequence[Target]) 
 
 
 def _fill_in_total_steps(factory: LRSchedulerCallable, total_steps: Callable[[], float]) -> LRSchedulerCallable:
-    """Give a scheduler factory whose ``total_steps`` was left ``None`` the length of the run."""
-    if not isinstance(factory, functools.partial) or factory.keywords.get("total_steps", 0) is not None:
+    """Give a scheduler factory whose ``total_steps`` is ``None``, given or by default, the length of the run."""
+    given = factory.keywords if isinstance(factory, functools.partial) else {}
+    parameters = inspect.signature(factory).parameters
+    default = parameters["total_steps"].default if "total_steps" in parameters else ...
+    if given.get("total_steps", default) is not None:
         return factory
     steps = total_steps()
     if steps == float("inf"):

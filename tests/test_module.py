@@ -143,13 +143,26 @@ def test_the_memory_format_is_a_choice(channels_last: bool, tmp_path: Path) -> N
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
-def test_the_schedule_takes_its_length_from_the_trainer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [WarmupCosine, partial(WarmupCosine, warmup_steps=1), partial(WarmupCosine, total_steps=None, final_ratio=0.5)],
+    ids=["class", "left out", "None"],
+)
+def test_the_schedule_takes_its_length_from_the_trainer(schedule: Any, tmp_path: Path) -> None:
     data = shapes()
-    module = shapes_module(data, lr_scheduler=partial(WarmupCosine, total_steps=None, warmup_steps=1, final_ratio=0.5))
+    module = shapes_module(data, lr_scheduler=schedule)
     trainer = make_trainer(tmp_path, max_epochs=3, accumulate_grad_batches=2)
     trainer.fit(module, data)
     scheduler = trainer.lr_scheduler_configs[0].scheduler
     assert (scheduler.total_steps, trainer.global_step, scheduler.last_epoch) == (3, 3, 3)
+
+
+def test_a_schedule_without_a_length_is_left_alone(tmp_path: Path) -> None:
+    data = shapes()
+    module = shapes_module(data, lr_scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.fit(module, data)
+    assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0] == pytest.approx(0.25 * 1e-3)
 
 
 def test_an_endless_run_is_refused_where_the_schedule_needs_an_end(tmp_path: Path) -> None:

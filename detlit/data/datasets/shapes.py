@@ -93,7 +93,7 @@ def _place_shapes(generator: np.random.Generator, count: int, height: int, width
     shapes: list[_Shape] = []
     largest = 0.21 * min(height, width)
     for _ in range(4 * count):
-        radius = math.exp(generator.uniform(math.log(9.0), math.log(max(largest, 10.0))))
+        radius = math.exp(generator.uniform(math.log(11.0), math.log(max(largest, 12.0))))
         centre = generator.uniform((radius, radius), (width - radius, height - radius))
         apart = all(math.dist(centre, other.centre) > 0.85 * (radius + other.radius) for other in shapes)
         if apart and len(shapes) < count:
