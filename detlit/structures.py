@@ -227,8 +227,8 @@ class Preprocessing:
     anchor: Literal["center", "top_left"] = "center"
     pad_value: int = 114
     channel_order: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes, and turn lists (as YAML and checkpoints give them) into tuples."""

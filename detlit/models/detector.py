@@ -55,7 +55,7 @@ class Detector(Recorded, nn.Module):
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing or Preprocessing()
-        self.normalization = InputNormalization(self.preprocessing)
+        self.normalization = InputNormalization(self.preprocessing, backbone.in_channels)
         self.backbone = backbone
         self.neck = neck(backbone.out_channels, backbone.strides)
         self.head = head(self.neck.out_channels, self.neck.strides, num_classes)
@@ -74,7 +74,7 @@ class Detector(Recorded, nn.Module):
     def set_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Change how images become input, as weights that were trained otherwise need; the record follows."""
         self.preprocessing = preprocessing
-        self.normalization = InputNormalization(preprocessing).to(next(self.parameters()))
+        self.normalization = InputNormalization(preprocessing, self.backbone.in_channels).to(next(self.parameters()))
         self._record("preprocessing", preprocessing)
 
     def fuse(self, full: bool = False) -> "Detector":
@@ -117,12 +117,13 @@ class Detector(Recorded, nn.Module):
         """Predict on a batch.
 
         Args:
-            images: ``(B, 3, H, W)`` RGB, uint8 in 0 to 255 or floating point in [0, 1], on the detector's device.
+            images: ``(B, in_channels, H, W)``, RGB where those are 3, uint8 in 0 to 255 or floating point in [0, 1], on
+                the detector's device.
 
         Raises:
             ConfigurationError: another shape or type, or sides that are no multiples of the largest stride.
         """
-        check_shape(images, max(*self.backbone.strides, *self.neck.strides))
+        check_shape(images, self.backbone.in_channels, max(*self.backbone.strides, *self.neck.strides))
         inputs = self.normalization(images, next(self.parameters()).dtype)
         saves_activations = self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if self.lean_memory and saves_activations:
@@ -134,15 +135,16 @@ class Detector(Recorded, nn.Module):
         return cast(RawPredictions, self.head(self.neck(self.backbone(inputs))))
 
 
-def check_shape(images: Tensor, stride: int) -> None:
-    """Refuse images that are not ``(B, 3, H, W)`` with sides that are positive multiples of ``stride``.
+def check_shape(images: Tensor, in_channels: int, stride: int) -> None:
+    """Refuse images that are not ``(B, in_channels, H, W)`` with sides that are positive multiples of ``stride``.
 
     Raises:
         ConfigurationError: see above.
     """
-    if images.ndim != 4 or images.shape[1] != 3:
+    if images.ndim != 4 or images.shape[1] != in_channels:
         raise ConfigurationError(
-            f"images of shape {tuple(images.shape)} are no batch of RGB images: pass (B, 3, H, W), channels first."
+            f"images of shape {tuple(images.shape)} are no batch of images with {in_channels} channels: "
+            f"pass (B, {in_channels}, H, W), channels first."
         )
     height, width = images.shape[2:]
     if min(height, width) < stride or height % stride or width % stride:

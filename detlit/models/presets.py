@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-def yolo_nas_n(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def yolo_nas_n(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return YOLO-NAS N, the smallest, not a published one: 5,842,239 parameters at 80 classes."""
     return Detector(
         backbone=YoloNASBackbone(
@@ -34,6 +34,7 @@ def yolo_nas_n(num_classes: int = 80, preprocessing: Preprocessing | None = None
             num_blocks=[2, 3, 4, 2],
             concat_intermediates=[False, False, False, False],
             spp_channels=512,
+            in_channels=in_channels,
         ),
         neck=partial(
             YoloNASNeck,
@@ -47,7 +48,7 @@ def yolo_nas_n(num_classes: int = 80, preprocessing: Preprocessing | None = None
     )
 
 
-def yolo_nas_s(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def yolo_nas_s(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return YOLO-NAS S: 12,878,304 parameters at 80 classes."""
     return Detector(
         backbone=YoloNASBackbone(
@@ -57,6 +58,7 @@ def yolo_nas_s(num_classes: int = 80, preprocessing: Preprocessing | None = None
             num_blocks=[2, 3, 5, 2],
             concat_intermediates=[False, False, False, False],
             spp_channels=768,
+            in_channels=in_channels,
         ),
         neck=partial(
             YoloNASNeck,
@@ -70,7 +72,7 @@ def yolo_nas_s(num_classes: int = 80, preprocessing: Preprocessing | None = None
     )
 
 
-def yolo_nas_m(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def yolo_nas_m(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return YOLO-NAS M: 33,861,346 parameters at 80 classes."""
     return Detector(
         backbone=YoloNASBackbone(
@@ -80,6 +82,7 @@ def yolo_nas_m(num_classes: int = 80, preprocessing: Preprocessing | None = None
             num_blocks=[2, 3, 5, 2],
             concat_intermediates=[True, True, True, False],
             spp_channels=768,
+            in_channels=in_channels,
         ),
         neck=partial(
             YoloNASNeck,
@@ -93,7 +96,7 @@ def yolo_nas_m(num_classes: int = 80, preprocessing: Preprocessing | None = None
     )
 
 
-def yolo_nas_l(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def yolo_nas_l(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return YOLO-NAS L: 44,529,448 parameters at 80 classes."""
     return Detector(
         backbone=YoloNASBackbone(
@@ -103,6 +106,7 @@ def yolo_nas_l(num_classes: int = 80, preprocessing: Preprocessing | None = None
             num_blocks=[2, 3, 5, 2],
             concat_intermediates=[True, True, True, True],
             spp_channels=768,
+            in_channels=in_channels,
         ),
         neck=partial(
             YoloNASNeck,
@@ -116,27 +120,29 @@ def yolo_nas_l(num_classes: int = 80, preprocessing: Preprocessing | None = None
     )
 
 
-def ppyoloe_s(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def ppyoloe_s(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return PP-YOLOE S: 8,084,588 parameters at 80 classes."""
-    return _ppyoloe(0.33, 0.50, num_classes, preprocessing)
+    return _ppyoloe(0.33, 0.50, num_classes, preprocessing, in_channels)
 
 
-def ppyoloe_m(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def ppyoloe_m(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return PP-YOLOE M: 24,134,892 parameters at 80 classes."""
-    return _ppyoloe(0.67, 0.75, num_classes, preprocessing)
+    return _ppyoloe(0.67, 0.75, num_classes, preprocessing, in_channels)
 
 
-def ppyoloe_l(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def ppyoloe_l(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return PP-YOLOE L: 54,078,556 parameters at 80 classes."""
-    return _ppyoloe(1.00, 1.00, num_classes, preprocessing)
+    return _ppyoloe(1.00, 1.00, num_classes, preprocessing, in_channels)
 
 
-def ppyoloe_x(num_classes: int = 80, preprocessing: Preprocessing | None = None) -> Detector:
+def ppyoloe_x(num_classes: int = 80, preprocessing: Preprocessing | None = None, in_channels: int = 3) -> Detector:
     """Return PP-YOLOE X: 102,331,484 parameters at 80 classes."""
-    return _ppyoloe(1.33, 1.25, num_classes, preprocessing)
+    return _ppyoloe(1.33, 1.25, num_classes, preprocessing, in_channels)
 
 
-def _ppyoloe(depth: float, width: float, num_classes: int, preprocessing: Preprocessing | None) -> Detector:
+def _ppyoloe(
+    depth: float, width: float, num_classes: int, preprocessing: Preprocessing | None, in_channels: int
+) -> Detector:
     """Return PP-YOLOE L with ``depth`` times the bottlenecks and ``width`` times the channels."""
 
     def blocks(number: int) -> int:
@@ -150,6 +156,7 @@ def _ppyoloe(depth: float, width: float, num_classes: int, preprocessing: Prepro
             stem_channels=channels(64),
             stage_channels=[channels(number) for number in (128, 256, 512, 1024)],
             num_blocks=[blocks(number) for number in (3, 6, 6, 3)],
+            in_channels=in_channels,
         ),
         neck=partial(
             PPYoloENeck,

@@ -116,7 +116,7 @@ def test_new_head_scores_every_class_low(tiny_detector: Detector) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 64, 64), r"images of shape \(3, 64, 64\) are no batch of RGB images: pass \(B, 3, H, W\)"),
+        ((3, 64, 64), r"images of shape \(3, 64, 64\) are no batch of images with 3 channels: pass \(B, 3, H, W\)"),
         ((1, 64, 64, 3), r"images of shape \(1, 64, 64, 3\) are no batch"),
         ((1, 3, 64, 80), "images of 64x80 pixels do not fit .* multiples of 32"),
         ((1, 3, 0, 64), "images of 0x64 pixels do not fit"),

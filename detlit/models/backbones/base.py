@@ -11,15 +11,17 @@ class Backbone(Recorded, nn.Module):
     """Base of networks that turn images into feature maps, from fine to coarse.
 
     Attributes:
+        in_channels: channels of the images.
         out_channels: channels of each feature map.
         strides: input pixels per cell of each feature map.
     """
 
+    in_channels: int = 3
     out_channels: tuple[int, ...]
     strides: tuple[int, ...]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(B, 3, H, W)`` to one ``(B, out_channels[i], H / strides[i], W / strides[i])`` per stride."""
+        """Map ``(B, in_channels, H, W)`` to one ``(B, out_channels[i], H / strides[i], W / strides[i])`` per stride."""
         raise NotImplementedError
 
 

@@ -48,21 +48,25 @@ class CSPResNet(Backbone):
         stem_channels: output channels of the stem; its first two convolutions have half as many.
         stage_channels: output channels of each stage.
         num_blocks: number of bottlenecks in each stage.
+        in_channels: channels of the images. detlit's data modules load RGB images; others are yours to load.
 
     Raises:
         ConfigurationError: the two lists differ in length.
     """
 
-    def __init__(self, stem_channels: int, stage_channels: Sequence[int], num_blocks: Sequence[int]) -> None:
+    def __init__(
+        self, stem_channels: int, stage_channels: Sequence[int], num_blocks: Sequence[int], in_channels: int = 3
+    ) -> None:
         super().__init__()
         if len(stage_channels) != len(num_blocks):
             raise ConfigurationError(
                 f"stage_channels and num_blocks have {len(stage_channels)} and {len(num_blocks)} entries: "
                 "give each one entry per stage."
             )
+        self.in_channels = in_channels
         self.stem = nn.Sequential(
             OrderedDict(
-                conv1=ConvBNSiLU(3, stem_channels // 2, stride=2),
+                conv1=ConvBNSiLU(in_channels, stem_channels // 2, stride=2),
                 conv2=ConvBNSiLU(stem_channels // 2, stem_channels // 2),
                 conv3=ConvBNSiLU(stem_channels // 2, stem_channels),
             )
@@ -75,7 +79,7 @@ class CSPResNet(Backbone):
         self.strides = tuple(4 * 2**i for i in range(len(stage_channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(B, 3, H, W)`` to one feature map per stage."""
+        """Map ``(B, in_channels, H, W)`` to one feature map per stage."""
         x = self.stem(images)
         features = []
         for stage in self.stages:

@@ -48,6 +48,7 @@ class YoloNASBackbone(Backbone):
         num_blocks: number of bottlenecks in each stage.
         concat_intermediates: for each stage, see :class:`~detlit.models.layers.CSPLayer`.
         spp_channels: output channels of the spatial pyramid pooling.
+        in_channels: channels of the images. detlit's data modules load RGB images; others are yours to load.
 
     Raises:
         ConfigurationError: the four lists differ in length.
@@ -61,6 +62,7 @@ class YoloNASBackbone(Backbone):
         num_blocks: Sequence[int],
         concat_intermediates: Sequence[bool],
         spp_channels: int,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         lengths = [len(x) for x in (stage_channels, hidden_channels, num_blocks, concat_intermediates)]
@@ -69,7 +71,8 @@ class YoloNASBackbone(Backbone):
                 f"stage_channels, hidden_channels, num_blocks and concat_intermediates have {lengths} entries: "
                 "give each one entry per stage."
             )
-        self.stem = QARepVGGBlock(3, stem_channels, stride=2)
+        self.in_channels = in_channels
+        self.stem = QARepVGGBlock(in_channels, stem_channels, stride=2)
         channels = pairwise((stem_channels, *stage_channels))
         self.stages = nn.ModuleList(
             YoloNASStage(*pair, hidden, blocks, concat)
@@ -82,7 +85,7 @@ class YoloNASBackbone(Backbone):
         self.strides = tuple(4 * 2**i for i in range(len(stage_channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(B, 3, H, W)`` to one feature map per stage, the last one pooled."""
+        """Map ``(B, in_channels, H, W)`` to one feature map per stage, the last one pooled."""
         x = self.stem(images)
         features = []
         for stage in self.stages:

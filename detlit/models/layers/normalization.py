@@ -17,24 +17,33 @@ class InputNormalization(nn.Module):
 
     Args:
         preprocessing: ``channel_order``, ``mean`` and ``std`` are applied here, the rest when images are loaded.
+        in_channels: channels of the images; those of other images than RGB ones, with 3, stay in order.
+
+    Raises:
+        ConfigurationError: ``mean`` or ``std`` has another number of values.
     """
 
     mean: Tensor | None
     std: Tensor | None
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, in_channels: int = 3) -> None:
         super().__init__()
-        self.flip_channels = preprocessing.channel_order == "BGR"
+        self.flip_channels = preprocessing.channel_order == "BGR" and in_channels == 3
         for name in ("mean", "std"):
             values = getattr(preprocessing, name)
-            buffer = None if values is None else torch.tensor(values).view(1, 3, 1, 1)
+            if values is not None and len(values) != in_channels:
+                raise ConfigurationError(
+                    f"preprocessing has {name}={list(values)} for images of {in_channels} channels: "
+                    "give one value per channel."
+                )
+            buffer = None if values is None else torch.tensor(values).view(1, in_channels, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
 
     def forward(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Return network input in ``dtype``.
 
         Args:
-            images: ``(B, 3, H, W)`` RGB, uint8 in 0 to 255 or floating point in [0, 1].
+            images: ``(B, in_channels, H, W)``, RGB where those are 3; uint8 in 0 to 255 or floating point in [0, 1].
             dtype: of the detector's weights.
 
         Raises:
