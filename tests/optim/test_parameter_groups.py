@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from detlit.optim import parameter_groups
+from detlit.errors import ConfigurationError
+from detlit.optim import WarmupCosine, parameter_groups
 
 
 class Block(nn.Module):
@@ -52,3 +53,58 @@ def test_shared_parameters_are_listed_once() -> None:
 
 def test_works_with_an_optimizer_that_knows_no_weight_decay() -> None:
     assert len(torch.optim.Rprop(parameter_groups(Block())).param_groups) == 3
+
+
+class TwoBlocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict({"stem": nn.Conv2d(3, 4, 1), "norm": nn.BatchNorm2d(4)})
+        self.backbone2 = nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+def test_the_innermost_learning_rate_counts_and_others_have_the_optimizers() -> None:
+    module = TwoBlocks()
+    groups = parameter_groups(module, learning_rates={"backbone": 0.01, "backbone.stem": 0.02, "scale": 0.03})
+    assert names_by_group(module, groups) == {
+        "weight": {"backbone2.weight"},
+        "bias": {"backbone2.bias"},
+        "backbone/norm": {"backbone.norm.weight"},
+        "backbone/bias": {"backbone.norm.bias"},
+        "backbone.stem/weight": {"backbone.stem.weight"},
+        "backbone.stem/bias": {"backbone.stem.bias"},
+        "scale/norm": {"scale"},
+    }
+    optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0, 0.01, 0.01, 0.02, 0.02, 0.03]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0, 0, 0, 0.05, 0, 0]
+
+
+def test_a_schedule_scales_every_learning_rate_alike() -> None:
+    groups = parameter_groups(TwoBlocks(), learning_rates={"backbone": 0.01})
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    WarmupCosine(optimizer, total_steps=10, warmup_steps=1)
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups if "weight" in group["name"]} == {
+        "weight": 0.5,
+        "backbone/weight": 0.005,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"backbon": 0.1}, "learning_rates names 'backbon', which no part of TwoBlocks is called"),
+        ({"backbon": 0.1}, "did you mean backbone?"),
+        ({"default": 0.1}, "(all others take the optimizer's rate): its parts are scale, backbone, backbone2."),
+        ({"backbone2": 0.1}, "'backbone2', all of which is frozen or has other rates"),
+        ({"backbone": 0.1, "backbone.stem": 0.1, "backbone.norm": 0.1}, "'backbone', all of which is frozen or has"),
+        ({"backbone": 0.0}, "the learning rate of 'backbone' is 0.0: choose a positive one, or freeze"),
+        ({"backbone": float("nan")}, "the learning rate of 'backbone' is nan"),
+    ],
+)
+def test_learning_rates_that_nothing_would_have_are_refused(rates: dict[str, float], message: str) -> None:
+    module = TwoBlocks()
+    module.backbone2.requires_grad_(False)
+    with pytest.raises(ConfigurationError) as error:
+        parameter_groups(module, learning_rates=rates)
+    assert message in str(error.value)
