@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from detlit import __version__
 
@@ -15,6 +16,7 @@ TRAINER_COMMANDS = {
 }
 LIGHT_COMMANDS = {
     "predict": "detect objects in an image or a folder",
+    "models": "list the detectors with their sizes",
 }
 COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}
 
@@ -58,12 +60,9 @@ def _run(arguments: list[str]) -> int:
     from detlit.cli.messages import one_line
     from detlit.errors import ConfigurationError, DetlitError
 
+    module = "lightning" if arguments[0] in TRAINER_COMMANDS else arguments[0]
     try:
-        if arguments[0] in TRAINER_COMMANDS:
-            from detlit.cli.lightning import main as run
-        else:
-            from detlit.cli.predict import main as run
-        run(arguments)
+        import_module(f"detlit.cli.{module}").main(arguments)
     except (DetlitError, OSError) as error:
         print(f"detlit: error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
