@@ -59,7 +59,7 @@ class Predictor:
 
     Args:
         checkpoint: path of a detlit checkpoint.
-        score_threshold: least score of a detection in [0, 1].
+        score_threshold: least score of a detection in [0, 1]; ``None`` takes that of a converted checkpoint, or 0.25.
         device: where to run, e.g. ``"cuda"``; ``None`` takes a GPU if there is one.
         allow_custom_code: also build classes from outside detlit and torch that the checkpoint names.
 
@@ -71,7 +71,7 @@ class Predictor:
         self,
         checkpoint: str | Path,
         *,
-        score_threshold: float = 0.25,
+        score_threshold: float | None = None,
         device: str | None = None,
         allow_custom_code: bool = False,
     ) -> None:
@@ -135,9 +135,11 @@ def find_images(source: str | Path) -> list[Path]:
 
 
 def _post_prediction_callback(
-    stored: dict[str, Any], score_threshold: float, allow_custom_code: bool
+    stored: dict[str, Any], score_threshold: float | None, allow_custom_code: bool
 ) -> PostPredictionCallback:
-    """Return the checkpoint's post-prediction callback with another score threshold."""
+    """Return the checkpoint's post-prediction callback with another score threshold, one to show detections by."""
+    if score_threshold is None:
+        score_threshold = stored["detlit"].get("score_threshold", 0.25)
     spec = stored["detlit"]["module"]["post_prediction_callback"]
     if spec is None:
         return NMSPostPredictionCallback(score_threshold=score_threshold)

@@ -16,6 +16,7 @@ TRAINER_COMMANDS = {
 }
 LIGHT_COMMANDS = {
     "predict": "detect objects in an image or a folder",
+    "convert": "make a checkpoint from weights of SuperGradients",
     "models": "list the detectors with their sizes",
 }
 COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}

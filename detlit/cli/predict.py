@@ -34,7 +34,7 @@ def predict(
     ckpt_path: str,
     source: str,
     output: str = "predictions",
-    score_threshold: float = 0.25,
+    score_threshold: float | None = None,
     batch_size: int = 8,
     device: str | None = None,
     allow_custom_code: bool = False,
@@ -42,10 +42,10 @@ def predict(
     """Detect objects in images.
 
     Args:
-        ckpt_path: Checkpoint of a training run; everything else comes from it.
+        ckpt_path: Checkpoint of a training run, or a converted one; everything else comes from it.
         source: An image file, or a folder of images.
         output: Folder for the annotated images and predictions.json (COCO results format).
-        score_threshold: Least score of a detection, 0 to 1.
+        score_threshold: Least score of a detection, 0 to 1; by default that of a converted checkpoint, or 0.25.
         batch_size: Images per forward pass.
         device: Where to run, e.g. cuda or cpu; a GPU if there is one.
         allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.

@@ -3,36 +3,42 @@
 The entry is plain data, so the checkpoint loads with ``torch.load(weights_only=True)`` and needs no config beside it::
 
     {"format": 1, "module": {...}, "data": {...} or None, "preprocessing": {...}, "class_names": [...],
-     "versions": {...}}
+     "versions": {...}, "score_threshold": 0.25}
 
-``module`` and ``data`` are constructor arguments as :mod:`detlit.spec` writes them.
+``module`` and ``data`` are constructor arguments as :mod:`detlit.spec` writes them. ``score_threshold``, in converted
+checkpoints only, is what to show of the detections; the one in ``module`` is for evaluation, and therefore lower.
 """
 
-import pickle
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detlit import __version__
 from detlit.errors import CheckpointError
 from detlit.models.detector import Detector
+from detlit.models.torch_files import read_torch_file
 from detlit.spec import build
 from detlit.structures import Preprocessing
 
-__all__ = ["FORMAT", "detector_from_checkpoint", "make_entry", "read_checkpoint"]
+__all__ = ["FORMAT", "check_entry", "detector_from_checkpoint", "detector_weights", "make_entry", "read_checkpoint"]
 
 FORMAT = 1
 """Version of the entry's layout; a reader refuses what is newer than itself."""
 
 
 def make_entry(
-    module: Mapping[str, Any], data: Mapping[str, Any] | None, preprocessing: Preprocessing, class_names: Sequence[str]
+    module: Mapping[str, Any],
+    data: Mapping[str, Any] | None,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    score_threshold: float | None = None,
 ) -> dict[str, Any]:
     """Return the entry for a module and a data module given as constructor arguments in plain data."""
-    return {
+    entry = {
         "format": FORMAT,
         "module": dict(module),
         "data": None if data is None else dict(data),
@@ -40,6 +46,7 @@ def make_entry(
         "class_names": list(class_names),
         "versions": {"detlit": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }
+    return entry if score_threshold is None else {**entry, "score_threshold": score_threshold}
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -52,28 +59,34 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     Raises:
         CheckpointError: the file is missing, damaged, holds code, is not detlit's, or is from a newer detlit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: check --ckpt_path.")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    return check_entry(read_torch_file(path, map_location), path)
+
+
+def check_entry(checkpoint: Any, path: str | Path) -> dict[str, Any]:
+    """Return what was in the file ``path`` if it is a checkpoint that this version can read.
+
+    Raises:
+        CheckpointError: it is not detlit's, or is from a newer detlit.
+    """
+    if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("detlit"), dict)):
         raise CheckpointError(
-            f"{path} cannot be read as weights: it holds Python objects, which could run code, or is no checkpoint."
-        ) from error
-    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way it can
-        raise CheckpointError(
-            f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt."
-        ) from error
-    entry = checkpoint.get("detlit") if isinstance(checkpoint, dict) else None
-    if not isinstance(entry, dict):
-        raise CheckpointError(f"{path} was not written by detlit: it has no 'detlit' entry to rebuild a detector from.")
+            f"{path} was not written by detlit, it has no 'detlit' entry to rebuild a detector from: "
+            "if SuperGradients wrote it, run detlit convert first."
+        )
+    entry = checkpoint["detlit"]
     if entry["format"] > FORMAT:
         raise CheckpointError(
             f"{path} was written by detlit {entry['versions']['detlit']} in format {entry['format']}, and this is "
             f"detlit {__version__}, which reads up to format {FORMAT}: upgrade detlit."
         )
     return checkpoint
+
+
+def detector_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state dict of the detector in a module's checkpoint."""
+    prefix = "detector."
+    state_dict: Mapping[str, Tensor] = checkpoint["state_dict"]
+    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
 def detector_from_checkpoint(checkpoint: Mapping[str, Any], *, allow_custom_code: bool = False) -> Detector:
@@ -89,12 +102,8 @@ def detector_from_checkpoint(checkpoint: Mapping[str, Any], *, allow_custom_code
     entry = checkpoint["detlit"]
     detector: Detector = build(entry["module"]["detector"], allow_custom_code=allow_custom_code)
     detector.set_preprocessing(Preprocessing.from_dict(entry["preprocessing"]))
-    prefix = "detector."
-    weights = {
-        key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
-    }
     try:
-        detector.load_state_dict(weights)
+        detector.load_state_dict(detector_weights(checkpoint))
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its own detector: {error}") from error
     return detector

@@ -1,74 +1,69 @@
-"""State dicts of other libraries in the names of detlit's modules."""
+"""Weights from any supported file into a detector, with a report of what came of it."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from detlit.errors import CheckpointError
+from detlit.models.checkpoint_entry import check_entry, detector_weights
+from detlit.models.detector import Detector
+from detlit.models.super_gradients import weights_from_super_gradients
+from detlit.models.torch_files import read_torch_file
+from detlit.models.transfer import LoadReport, Mode, transfer
+from detlit.models.weights import Weights
+from detlit.structures import Preprocessing
 
-__all__ = ["from_super_gradients"]
-
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
-_WITHOUT_EFFECT = re.compile(r"\.(?:rbr_reparam\.\w+|id_tensor)$")  # placeholders of the fused convolution
-
-
-def _rules(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern), replacement) for pattern, replacement in pairs)
-
-
-_YOLO_NAS = _rules(
-    (r"^backbone\.stem\.conv\.", "backbone.stem."),
-    (r"^backbone\.context_module\.", "backbone.spp."),
-    (r"^neck\.neck1\.", "neck.up1."),
-    (r"^neck\.neck2\.", "neck.up2."),
-    (r"^neck\.neck3\.", "neck.down1."),
-    (r"^neck\.neck4\.", "neck.down2."),
-    (r"\.reduce_skip1\.", ".reduce_same."),
-    (r"\.reduce_skip2\.", ".reduce_fine."),
-    (r"\.reduce_after_concat\.", ".reduce_concat."),
-    (r"\.cv([12])\.", r".conv\1."),
-    (r"\.(cls|reg)_convs\.0\.seq\.", r".\1_conv."),
-    (r"\.stem\.seq\.", ".stem."),
-)
-_COUNTED_FROM_1 = (
-    (re.compile(r"^backbone\.stage(\d+)\."), "backbone.stages"),
-    (re.compile(r"^heads\.head(\d+)\."), "head.levels"),
-)
-_PPYOLOE = _rules(
-    (r"\.seq\.", "."),
-    (r"^(backbone\.stages\.\d+)\.conv_down\.", r"\1.downsample."),
-    (r"^(backbone\.stages\.\d+)\.blocks\.", r"\1.blocks.bottlenecks."),
-    (r"^(backbone\.stages\.\d+)\.(conv\d)\.", r"\1.blocks.\2."),
-    (r"^(backbone\.stages\.\d+)\.attn\.", r"\1.blocks.attention."),
-    (r"^neck\.fpn_stages\.0\.0\.", "neck.fpn5."),
-    (r"^neck\.fpn_stages\.1\.0\.", "neck.fpn4.blocks."),
-    (r"^neck\.fpn_stages\.2\.0\.", "neck.fpn3.blocks."),
-    (r"^neck\.fpn_routes\.0\.", "neck.fpn4.resample.conv."),
-    (r"^neck\.fpn_routes\.1\.", "neck.fpn3.resample.conv."),
-    (r"^neck\.pan_stages\.0\.0\.", "neck.pan5.blocks."),
-    (r"^neck\.pan_stages\.1\.0\.", "neck.pan4.blocks."),
-    (r"^neck\.pan_routes\.0\.", "neck.pan5.resample."),
-    (r"^neck\.pan_routes\.1\.", "neck.pan4.resample."),
-    (r"\.convs\.", ".bottlenecks."),
-    (r"^head\.(stem|pred)_(cls|reg)\.(\d+)\.", r"head.levels.\3.\2_\1."),
-)
-_ONLY_IN_PPYOLOE = re.compile(r"^(?:neck\.(?:fpn|pan)_|head\.(?:stem|pred)_)")
+__all__ = ["LoadReport", "load_weights", "read_weights"]
 
 
-def from_super_gradients(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a YOLO-NAS or PP-YOLOE state dict of SuperGradients under detlit's names; the values are the same tensors.
+def load_weights(
+    detector: Detector, path: str | Path, *, mode: Mode = "auto", class_names: Sequence[str] | None = None
+) -> LoadReport:
+    """Load the weights in a file into a detector, in place.
 
-    Left out is what has no effect on the output: the placeholders ``*.rbr_reparam.*`` and ``*.id_tensor`` of branches
-    that are not fused. A name without a counterpart is kept, so that ``load_state_dict`` reports it.
+    Files are checkpoints of detlit, checkpoints and published weights of SuperGradients (YOLO-NAS and PP-YOLOE), and
+    bare state dicts of either. Averaged weights are preferred. No file can run code.
+
+    Args:
+        detector: as built; preprocessing stays its own.
+        path: the file.
+        mode: ``"strict"``: all weights, one to one. ``"auto"``: the same, but if the number of classes differs, the
+            last layers of the classes stay as they are, except the rows of classes that have the same name in the
+            file; if only their order differs, the rows follow. ``"backbone"``: the whole backbone, nothing else.
+            ``"matching"``: what agrees in name and shape.
+        class_names: the detector's classes, in order.
+
+    Returns:
+        What was loaded and what was not, and why; print it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds code or other things than weights, or does not fit.
+        ConfigurationError: an unknown mode, or another number of names than of classes.
     """
-    values = {_WRAPPERS.sub("", name): value for name, value in state_dict.items() if not _WITHOUT_EFFECT.search(name)}
-    rules = _PPYOLOE if any(map(_ONLY_IN_PPYOLOE.match, values)) else _YOLO_NAS
-    return {_renamed(name, rules): value for name, value in values.items()}
+    return transfer(detector, read_weights(path), str(path), mode=mode, class_names=class_names)
 
 
-def _renamed(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, modules in _COUNTED_FROM_1:
-        if match := pattern.match(name):
-            name = f"{modules}.{int(match[1]) - 1}.{name[match.end() :]}"
-    for pattern, replacement in rules:
-        name = pattern.sub(replacement, name)
-    return name
+def read_weights(path: str | Path) -> Weights:
+    """Return the weights in a file, see :func:`load_weights` for which, and what it says about classes and input.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds code or other things than weights.
+    """
+    stored = read_torch_file(path)
+    if isinstance(stored, dict) and isinstance(stored.get("detlit"), dict):
+        return _weights_from_detlit(stored, path)
+    try:
+        return weights_from_super_gradients(stored)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} holds no weights: {error}") from error
+
+
+def _weights_from_detlit(stored: Mapping[str, Mapping[str, Any]], path: str | Path) -> Weights:
+    entry = check_entry(stored, path)["detlit"]
+    return Weights(
+        detector_weights(stored),
+        f"detlit {entry['versions']['detlit']}",
+        tuple(entry["class_names"]),
+        Preprocessing.from_dict(entry["preprocessing"]),
+        entry.get("score_threshold"),
+    )

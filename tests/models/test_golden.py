@@ -12,8 +12,8 @@ from torch import Tensor
 
 from detlit.losses import PPYoloELoss
 from detlit.models import Detector, presets
-from detlit.models.checkpoints import from_super_gradients
 from detlit.models.layers import RepVGGBlock
+from detlit.models.super_gradients import from_super_gradients
 from detlit.ops.boxes import decode_boxes
 from detlit.structures import RawPredictions, Target
 from tests.golden_recipe import image_batch, init_state, subset_indices

@@ -1,0 +1,83 @@
+"""Files of ``torch.save``, read without running code from them."""
+
+import functools
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detlit.errors import CheckpointError
+
+__all__ = ["read_torch_file"]
+
+
+def read_torch_file(path: str | Path, map_location: Any = "cpu") -> Any:
+    """Return what is in a file of ``torch.save``: tensors, plain data, and numpy scalars, strings and arrays.
+
+    Args:
+        path: the file.
+        map_location: as in :func:`torch.load`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds other objects, which could run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: check the path.")
+    try:
+        with _numpy_allowed():
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from error
+    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way it can
+        raise CheckpointError(
+            f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt."
+        ) from error
+
+
+def _refusal(path: Path, message: str) -> str:
+    found = re.search(r"GLOBAL (?P<name>[\w.]+)", message)
+    return (
+        f"{path} cannot be read as weights: it holds {found['name'] if found else 'Python objects'}, which could run "
+        "code, or is no checkpoint; save its state dict alone where it was made, if you trust it."
+    )
+
+
+@contextmanager
+def _numpy_allowed() -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` read numpy values; ``torch.serialization.safe_globals`` is new in 2.5."""
+    allowed = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(_numpy_globals())
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
+
+
+@functools.cache
+def _numpy_globals() -> list[Any]:
+    """Return what numpy names in a pickle of numbers, strings and arrays of them.
+
+    The functions have moved from ``numpy.core`` in numpy 1 to ``numpy._core`` in numpy 2; either reads both.
+    """
+    functions: list[Any] = [np.float64(0.0).__reduce__()[0], np.zeros(0).__reduce__()[0]]  # scalar, _reconstruct
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    dtypes = {type(np.dtype(code)) for code in ("?", "i4", "i8", "f4", "f8", "U")}
+    return [np.dtype, np.ndarray, *dtypes, *(_found_in(module, x) for module in modules for x in functions)]
+
+
+def _found_in(module: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function under the name it has in ``module``."""
+
+    @functools.wraps(function)
+    def alias(*args: Any) -> Any:
+        return function(*args)
+
+    alias.__module__ = module
+    return alias
