@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from detlit.errors import CheckpointError, ConfigurationError
 from detlit.losses import DetectionLoss, PPYoloELoss
 from detlit.metrics import CocoMeanAveragePrecision, DetectionMetric
 from detlit.models.checkpoint_entry import make_entry, read_checkpoint
+from detlit.models.checkpoints import load_weights
 from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
-from detlit.optim import parameter_groups
+from detlit.optim import freeze_parts, keep_frozen_in_eval, parameter_groups
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.spec import Recorded, build, init_spec_of, plain
 from detlit.structures import Batch, Detection, LossOutput, Preprocessing, Target
@@ -49,6 +51,12 @@ class DetectionModule(LightningModule, Recorded):
         lr_scheduler: makes a scheduler, stepped after every optimizer step, from the optimizer; a ``total_steps`` left
             ``None`` is filled in with the length of the run.
         zero_weight_decay_on_bias_and_norm: keep weight decay off biases, norm layers and scalars.
+        weights: a file of weights to start from, see :func:`~detlit.models.checkpoints.load_weights`. A module that is
+            rebuilt from a checkpoint has its weights there and does not look for this file.
+        freeze: parts of the detector that do not learn, by name or pattern, such as ``["backbone", "neck.up*"]``, see
+            :func:`~detlit.optim.freeze_parts`. Their batch norm stays in evaluation mode.
+        learning_rates: peak learning rates of parts of the detector, such as ``{"backbone": 1e-4}``, in place of the
+            optimizer's, see :func:`~detlit.optim.parameter_groups`.
         channels_last: keep the detector's weights and activations in the channels-last memory format, in which
             convolutions are faster on CPUs and on GPUs with tensor cores; results are the same up to rounding.
         class_names: names of the labels, stored in the checkpoint. From YAML they come from the data.
@@ -65,6 +73,9 @@ class DetectionModule(LightningModule, Recorded):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         zero_weight_decay_on_bias_and_norm: bool = True,
+        weights: str | Path | None = None,
+        freeze: list[str] | None = None,
+        learning_rates: dict[str, float] | None = None,
         channels_last: bool = True,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
@@ -85,6 +96,13 @@ class DetectionModule(LightningModule, Recorded):
             )
         if preprocessing is not None:
             detector.set_preprocessing(preprocessing)
+        if weights is not None:
+            rank_zero_info(str(load_weights(detector, weights, class_names=class_names)))
+        self.frozen_parts = freeze or []
+        if self.frozen_parts:
+            freeze_parts(detector, self.frozen_parts)
+        self.learning_rates = learning_rates or {}
+        parameter_groups(detector, learning_rates=self.learning_rates)  # refuses wrong names now, not when fit starts
         # In a dict, so that they are no part of the network: no entry in its summary, no device or mode of its own.
         self._metrics = {"": CocoMeanAveragePrecision() if metric is None else metric}
 
@@ -97,6 +115,13 @@ class DetectionModule(LightningModule, Recorded):
         """Choose the memory format, before the strategy wraps the detector."""
         if self.channels_last and self.device.type != "mps":  # slower there
             self.detector.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> "DetectionModule":
+        """Switch to training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen_parts:
+            keep_frozen_in_eval(self.detector)
+        return self
 
     # ---------------------------------------------------------------------------------------------- steps
     def forward(self, images: Tensor) -> list[Detection]:
@@ -170,7 +195,7 @@ class DetectionModule(LightningModule, Recorded):
     # ---------------------------------------------------------------------------------------- optimisation
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over named parameter groups, and the scheduler, stepped once per optimizer step."""
-        optimizer = self.optimizer(parameter_groups(self, self.zero_weight_decay_on_bias_and_norm))
+        optimizer = self.optimizer(self._parameter_groups())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = _fill_in_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
@@ -181,6 +206,12 @@ class DetectionModule(LightningModule, Recorded):
                 "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
             }
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups of all that is trainable; parts are named from the detector on."""
+        rates = {f"detector.{part}": rate for part, rate in self.learning_rates.items()}
+        groups = parameter_groups(self, self.zero_weight_decay_on_bias_and_norm, rates)
+        return [{**group, "name": group["name"].removeprefix("detector.")} for group in groups]
 
     # ----------------------------------------------------------------------------------------- checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -234,7 +265,8 @@ class DetectionModule(LightningModule, Recorded):
             CheckpointError: the file is damaged, not detlit's, or names code that is not trusted.
         """
         checkpoint = read_checkpoint(checkpoint_path, map_location="cpu" if map_location is None else map_location)
-        stored = {key: value for key, value in checkpoint["detlit"]["module"].items() if key not in overrides}
+        superseded = {"weights", *overrides}  # the checkpoint holds what became of the weights
+        stored = {key: value for key, value in checkpoint["detlit"]["module"].items() if key not in superseded}
         module = cls(**build(stored, allow_custom_code=allow_custom_code), **overrides)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)

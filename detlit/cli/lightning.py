@@ -100,6 +100,9 @@ class DetlitCLI(LightningCLI):
         if checkpoint := _checkpoint_argument(argv):
             argv = [argv[0], "--config", json.dumps(_config_of(checkpoint)), *argv[1:]]
         self.config = parser.parse_args(argv)
+        run = self.config[self.config.subcommand]
+        if run.ckpt_path not in (None, "last"):  # without a last.ckpt, "last" starts anew
+            run.model.weights = None  # the checkpoint's replace them, and the file may be gone by now
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
@@ -176,6 +179,7 @@ def _quieten() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # what model.freeze names
     warnings.filterwarnings("ignore", module="jsonargparse")
 
 
@@ -203,7 +207,7 @@ def _config_of(checkpoint: str) -> dict[str, Any]:
     """Return the arguments a checkpoint was trained with, as a config without the linked keys."""
     entry = read_checkpoint(checkpoint)["detlit"]
     model = as_config(entry["module"])
-    for name in ("class_names", "preprocessing"):
+    for name in ("class_names", "preprocessing", "weights"):
         model.pop(name, None)
     model["detector"]["init_args"].pop("num_classes", None)
     model = {key: value for key, value in model.items() if value is not None}
