@@ -1,9 +1,8 @@
 """The LightningModule: a detector, its loss, its post-prediction callback and its metric."""
 
 import copy
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from detlit.models.checkpoint_entry import make_entry, read_checkpoint
 from detlit.models.checkpoints import load_weights
 from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
-from detlit.optim import freeze_parts, keep_frozen_in_eval, parameter_groups
+from detlit.optim import freeze_parts, keep_frozen_in_eval, parameter_groups, with_total_steps
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.spec import Recorded, build, init_spec_of, plain
 from detlit.structures import Batch, Detection, LossOutput, Preprocessing, Target
@@ -88,7 +87,8 @@ class DetectionModule(LightningModule, Recorded):
         self.lr_scheduler = lr_scheduler
         self.zero_weight_decay_on_bias_and_norm = zero_weight_decay_on_bias_and_norm
         self.channels_last = channels_last
-        self.class_names = tuple(class_names or (f"class_{label}" for label in range(detector.num_classes)))
+        self._names_given, self._preprocessing_given = class_names is not None, preprocessing is not None
+        self.class_names = tuple(class_names or _placeholder_names(detector.num_classes))
         if len(self.class_names) != detector.num_classes:
             raise ConfigurationError(
                 f"{len(self.class_names)} class names for a detector with {detector.num_classes} classes: "
@@ -112,9 +112,35 @@ class DetectionModule(LightningModule, Recorded):
         return self.detector.preprocessing
 
     def setup(self, stage: str) -> None:
-        """Choose the memory format, before the strategy wraps the detector."""
+        """Agree with the data module, and choose the memory format before the strategy wraps the detector.
+
+        Raises:
+            ConfigurationError: the data have other classes or another preprocessing than the module was given.
+            CheckpointError: before training, an argument of the module cannot be written to a checkpoint.
+        """
+        self._agree_with(getattr(self._trainer, "datamodule", None))
+        if stage == "fit":
+            self._spec()
         if self.channels_last and self.device.type != "mps":  # slower there
             self.detector.to(memory_format=torch.channels_last)
+
+    def _agree_with(self, data: Any) -> None:
+        """Take over what the data say and the module was not told, and refuse what contradicts it."""
+        names, preprocessing = getattr(data, "class_names", None), getattr(data, "preprocessing", None)
+        if names is not None and tuple(names) != self.class_names:
+            if self._names_given or len(names) != len(self.class_names):
+                raise ConfigurationError(
+                    f"the data have {len(names)} classes ({_abridge(names)}) and the module {len(self.class_names)} "
+                    f"({_abridge(self.class_names)}): build it with data.num_classes and data.class_names."
+                )
+            self.class_names = tuple(names)
+        if isinstance(preprocessing, Preprocessing) and _geometry(preprocessing) != _geometry(self.preprocessing):
+            if self._preprocessing_given or self.preprocessing != Preprocessing():
+                raise ConfigurationError(
+                    f"the data are letterboxed by {preprocessing} and the module expects {self.preprocessing}: "
+                    "give both the same preprocessing."
+                )
+            self.detector.set_preprocessing(preprocessing)
 
     def train(self, mode: bool = True) -> "DetectionModule":
         """Switch to training or evaluation mode; what is frozen stays in evaluation mode."""
@@ -125,7 +151,7 @@ class DetectionModule(LightningModule, Recorded):
 
     # ---------------------------------------------------------------------------------------------- steps
     def forward(self, images: Tensor) -> list[Detection]:
-        """Return the detections of each image, in network pixels.
+        """Return the detections of each image, in network pixels; call ``eval()`` first, as with every module.
 
         Args:
             images: ``(B, 3, H, W)`` uint8 RGB, or float RGB in [0, 1]; letterboxed to one size.
@@ -146,6 +172,10 @@ class DetectionModule(LightningModule, Recorded):
         """Detect and hand detections and ground truth to the metric of this loader."""
         self._evaluate(batch, _stage_key("val", dataloader_idx))
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an interrupted validation left."""
+        self._reset_metrics("val")
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation loaders."""
         self._log_metrics("val")
@@ -153,6 +183,10 @@ class DetectionModule(LightningModule, Recorded):
     def test_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Detect and hand detections and ground truth to the metric of this loader."""
         self._evaluate(batch, _stage_key("test", dataloader_idx))
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an interrupted test left."""
+        self._reset_metrics("test")
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test loaders."""
@@ -180,6 +214,11 @@ class DetectionModule(LightningModule, Recorded):
             self._metrics[key] = copy.deepcopy(self._metrics[""])
         return self._metrics[key].to(self.device)
 
+    def _reset_metrics(self, stage: str) -> None:
+        for key, metric in self._metrics.items():
+            if key.partition("_")[0] == stage:
+                metric.reset()
+
     def _log_metrics(self, stage: str) -> None:
         """Log every value of every loader of a stage; they are the same on all ranks already."""
         loaders = self.trainer.num_val_batches if stage == "val" else self.trainer.num_test_batches
@@ -195,12 +234,21 @@ class DetectionModule(LightningModule, Recorded):
     # ---------------------------------------------------------------------------------------- optimisation
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over named parameter groups, and the scheduler, stepped once per optimizer step."""
-        optimizer = self.optimizer(self._parameter_groups())
+        try:
+            optimizer = self.optimizer(self._parameter_groups())
+        except ValueError as error:
+            raise ConfigurationError(
+                f"the optimizer refuses its arguments ({error}): correct model.optimizer."
+            ) from error
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = _fill_in_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
+        scheduler = with_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/map")
+            if scheduler.mode == "min" and "/map" in monitor:
+                raise ConfigurationError(
+                    f"ReduceLROnPlateau with mode='min' would take a rising {monitor} for a plateau: set mode to 'max'."
+                )
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
@@ -235,11 +283,14 @@ class DetectionModule(LightningModule, Recorded):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other classes with a sentence, before torch reports mismatching shapes."""
-        names = checkpoint.get("detlit", {}).get("class_names")
-        if names is not None and len(names) != len(self.class_names):
+        names = tuple(checkpoint.get("detlit", {}).get("class_names", self.class_names))
+        unnamed = _placeholder_names(len(names))
+        if names != self.class_names and (
+            len(names) != len(self.class_names) or unnamed not in (names, self.class_names)
+        ):
             raise CheckpointError(
                 f"the checkpoint has {len(names)} classes ({_abridge(names)}) and this run {len(self.class_names)} "
-                f"({_abridge(self.class_names)}): use the data and classes it was trained with."
+                f"({_abridge(self.class_names)}): use the data and classes it was trained with, in their order."
             )
 
     @classmethod
@@ -253,6 +304,8 @@ class DetectionModule(LightningModule, Recorded):
         **overrides: Any,
     ) -> "DetectionModule":
         """Rebuild a module from a checkpoint alone, whether a script or the command line wrote it.
+
+        Like every new module it is in training mode: call ``eval()`` before detecting with it.
 
         Args:
             checkpoint_path: a checkpoint of :class:`DetectionModule`.
@@ -268,9 +321,20 @@ class DetectionModule(LightningModule, Recorded):
         superseded = {"weights", *overrides}  # the checkpoint holds what became of the weights
         stored = {key: value for key, value in checkpoint["detlit"]["module"].items() if key not in superseded}
         module = cls(**build(stored, allow_custom_code=allow_custom_code), **overrides)
-        module.on_load_checkpoint(checkpoint)
+        if "class_names" not in overrides:
+            module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         return module
+
+
+def _geometry(preprocessing: Preprocessing) -> Preprocessing:
+    """Return the part of a preprocessing that is done where images are loaded; the detector does the rest."""
+    return dataclasses.replace(preprocessing, channel_order="RGB", mean=None, std=None)
+
+
+def _placeholder_names(num_classes: int) -> tuple[str, ...]:
+    """Return the names of classes that nobody named."""
+    return tuple(f"class_{label}" for label in range(num_classes))
 
 
 def _stage_key(stage: str, dataloader_idx: int) -> str:
@@ -295,19 +359,3 @@ def _in_original_pixels(detections: list[Detection], targets: Sequence[Target]) 
         return detections
     geometry = torch.stack([target["geometry"] for target in targets])
     return to_original_pixels(detections, geometry, [target["orig_size"] for target in targets])
-
-
-def _fill_in_total_steps(factory: LRSchedulerCallable, total_steps: Callable[[], float]) -> LRSchedulerCallable:
-    """Give a scheduler factory whose ``total_steps`` is ``None``, given or by default, the length of the run."""
-    given = factory.keywords if isinstance(factory, functools.partial) else {}
-    parameters = inspect.signature(factory).parameters
-    default = parameters["total_steps"].default if "total_steps" in parameters else ...
-    if given.get("total_steps", default) is not None:
-        return factory
-    steps = total_steps()
-    if steps == float("inf"):
-        raise ConfigurationError(
-            "the schedule needs to know the length of the run, and max_epochs=-1 has no end: set trainer.max_epochs, "
-            "trainer.max_steps or the scheduler's total_steps."
-        )
-    return functools.partial(factory, total_steps=int(steps))

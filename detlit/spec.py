@@ -90,7 +90,7 @@ def _checked(value: Any, owner: str) -> Any:
     if isinstance(value, _Foreign):
         raise CheckpointError(
             f"{owner} holds a {value.description}, which cannot be described as plain data: "
-            "derive that class from detlit.spec.Recorded."
+            "derive that class from detlit.spec.Recorded, and use functools.partial in place of a function."
         )
     if isinstance(value, dict):
         return {key: _checked(item, f"{owner}.{key}") for key, item in value.items()}

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from detlit import CocoDataset, DetectionDataModule, DetectionModule, Preprocessing, ShapesDataset, WarmupCosine
 from detlit.errors import CheckpointError, ConfigurationError
-from detlit.structures import Target
+from detlit.structures import Detection, Target
 from tests.oracle import Oracle, write_grey_images
 from tests.tiny import tiny_detector
 
@@ -208,13 +208,69 @@ def test_a_checkpoint_of_other_classes_is_refused_with_a_sentence(tmp_path: Path
     data = shapes()
     path = trained_checkpoint(tmp_path, data, shapes_module(data))
     other = DetectionModule(tiny_detector(2), class_names=["cat", "dog"])
+    loader = DataLoader(FixedImages(), batch_size=2, collate_fn=to_lists)
     with pytest.raises(CheckpointError, match=r"has \d classes .* and this run 2 \(cat, dog\)"):
-        make_trainer(tmp_path).validate(other, data, ckpt_path=path, verbose=False, weights_only=True)
+        make_trainer(tmp_path).validate(other, loader, ckpt_path=path, verbose=False, weights_only=True)
 
 
 def test_class_names_must_fit_the_detector() -> None:
     with pytest.raises(ConfigurationError, match="2 class names for a detector with 3 classes"):
         DetectionModule(tiny_detector(3), class_names=["a", "b"])
+
+
+def test_what_the_module_is_not_told_it_takes_from_the_data(tmp_path: Path) -> None:
+    data = shapes()
+    module = DetectionModule(tiny_detector(data.num_classes))
+    make_trainer(tmp_path, max_steps=1).fit(module, data)
+    assert module.class_names == tuple(data.class_names)
+    assert module.preprocessing == data.preprocessing
+
+
+def test_a_module_that_contradicts_the_data_is_refused(tmp_path: Path) -> None:
+    data = shapes()
+    names = [*data.class_names[1:], data.class_names[0]]
+    with pytest.raises(ConfigurationError, match=r"build it with data\.num_classes and data\.class_names"):
+        make_trainer(tmp_path).fit(DetectionModule(tiny_detector(data.num_classes), class_names=names), data)
+    with pytest.raises(ConfigurationError, match=r"the data have \d classes .* and the module 2"):
+        make_trainer(tmp_path).fit(DetectionModule(tiny_detector(2)), data)
+    with pytest.raises(ConfigurationError, match="give both the same preprocessing"):
+        make_trainer(tmp_path).fit(shapes_module(data, preprocessing=Preprocessing(size=(32, 32))), data)
+
+
+def test_a_checkpoint_with_the_classes_in_another_order_is_refused(tmp_path: Path) -> None:
+    data = shapes()
+    path = trained_checkpoint(tmp_path, data, shapes_module(data))
+    names = [*data.class_names[1:], data.class_names[0]]
+    other = DetectionModule(tiny_detector(data.num_classes), class_names=names)
+    loader = DataLoader(FixedImages(), batch_size=2, collate_fn=to_lists)
+    with pytest.raises(CheckpointError, match="in their order"):
+        make_trainer(tmp_path).validate(other, loader, ckpt_path=path, verbose=False, weights_only=True)
+
+
+def test_what_a_checkpoint_cannot_record_is_refused_before_training(tmp_path: Path) -> None:
+    data = shapes()
+    module = shapes_module(data, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    with pytest.raises(CheckpointError, match=r"DetectionModule\.optimizer holds a builtins\.function"):
+        make_trainer(tmp_path).fit(module, data)
+
+
+def test_an_interrupted_validation_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_grey_images(tmp_path)
+    data = oracle_data(tmp_path, 4)
+    module = oracle_module(tmp_path, data)
+    nothing = Detection(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
+    truth = Target(boxes=torch.ones(1, 4), labels=torch.zeros(1, dtype=torch.int64), dataset_index=0)
+    module._metric_of("val").update([nothing], [truth])
+    (scores,) = make_trainer(tmp_path).validate(module, data, verbose=False)
+    assert scores["val/map"] == 1.0
+
+
+def test_a_plateau_schedule_that_looks_the_wrong_way_is_refused(tmp_path: Path) -> None:
+    data = shapes()
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with pytest.raises(ConfigurationError, match="set mode to 'max'"):
+        make_trainer(tmp_path).fit(shapes_module(data, lr_scheduler=plateau), data)
+    make_trainer(tmp_path).fit(shapes_module(data, lr_scheduler=partial(plateau, mode="max")), data)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

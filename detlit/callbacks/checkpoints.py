@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
+from detlit.errors import ConfigurationError
+
 __all__ = ["BestCheckpoint", "Checkpoint", "LastCheckpoint"]
 
 
@@ -68,6 +70,23 @@ class BestCheckpoint(_Continued):
         elif not self._said:
             rank_zero_warn(f"Nothing logs {self.monitor}, as there is no validation: only last.ckpt is written.")
             self._said = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if the metric improved; refuse a misspelt one in the sanity check, before an epoch is spent."""
+        logged, monitor = trainer.callback_metrics, str(self.monitor)
+        if trainer.sanity_checking and logged and monitor.startswith("val") and monitor not in logged:
+            raise ConfigurationError(
+                f"checkpoint.monitor={monitor} is not logged: choose one of {', '.join(sorted(logged))}."
+            )
+        super().on_validation_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if there is no best, because the run ended before its first validation."""
+        if not self.best_model_path and not self._said and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"There is no best.ckpt, because {self.monitor} was never measured: validate more often "
+                "(trainer.val_check_interval) or train longer."
+            )
 
 
 class LastCheckpoint(_Continued):

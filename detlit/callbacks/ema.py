@@ -77,6 +77,11 @@ class EMA(Callback):
         if stage != "fit":
             return
         self.updates, self._average, self._resumed = 0, None, None
+        if sum(isinstance(callback, EMA) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "two EMA callbacks would each take the other's averages for the weights: keep one "
+                "(default_callbacks(ema=...) in scripts, the key ema: in configs)."
+            )
         _refuse_what_ignores_the_average(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

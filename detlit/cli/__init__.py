@@ -69,6 +69,11 @@ def _run(arguments: list[str]) -> int:
         return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's, which is not imported here
+            raise
+        print(f"detlit: error: {one_line(error)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -10,7 +10,7 @@ import yaml
 import detlit
 from detlit.errors import ConfigurationError
 
-__all__ = ["config_arguments", "config_folder", "find_config", "find_key", "with_shipped_configs"]
+__all__ = ["config_folder", "find_config", "find_key", "flags", "with_shipped_configs"]
 
 
 def config_folder() -> Path:
@@ -42,23 +42,22 @@ def _runnable() -> list[str]:
     return [file.stem for file in sorted([*folder.glob("*.yaml"), *(folder / "recipes").glob("*.yaml")])]
 
 
-def config_arguments(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the position and value of each ``--config VALUE`` or ``--config=VALUE``, inline JSON left out."""
+def flags(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield position, name and value of each ``--name VALUE`` or ``--name=VALUE``; ``-c`` is ``--config``."""
     for position, argument in enumerate(argv):
-        if argument in ("--config", "-c") and position + 1 < len(argv):
-            value = argv[position + 1]
-        elif argument.startswith("--config="):
-            value = argument.partition("=")[2]
-        else:
-            continue
-        if not value.lstrip().startswith("{"):
-            yield position, value
+        name, equals, value = ("--config" if argument == "-c" else argument).partition("=")
+        if name.startswith("--") and equals:
+            yield position, name[2:], value
+        elif name.startswith("--") and position + 1 < len(argv):
+            yield position, name[2:], argv[position + 1]
 
 
 def with_shipped_configs(argv: Sequence[str]) -> list[str]:
     """Return the arguments with the names of shipped configs replaced by their files."""
     resolved = list(argv)
-    for position, value in config_arguments(argv):
+    for position, name, value in flags(argv):
+        if name != "config" or value.lstrip().startswith("{"):
+            continue
         path = str(find_config(value))
         if argv[position].startswith("--config="):
             resolved[position] = f"--config={path}"
@@ -67,11 +66,17 @@ def with_shipped_configs(argv: Sequence[str]) -> list[str]:
     return resolved
 
 
-def find_key(file: Path, key: str) -> bool:
-    """Tell whether a config file, or a file it names on the way, sets a dotted key such as ``model.class_names``."""
-    value, folder = _load(file), file.parent
+def find_key(value: Any, key: str, folder: Path | None = None) -> bool:
+    """Tell whether a config, or a file it names on the way, sets a dotted key such as ``model.class_names``.
+
+    Args:
+        value: the path of a config file, or what one holds.
+        key: parts joined by dots; empty for the value itself.
+        folder: where relative file names start.
+    """
+    folder = folder or Path()
     for part in key.split("."):
-        if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        if isinstance(value, (str, Path)) and str(value).endswith((".yaml", ".yml")) and (folder / value).is_file():
             file = folder / value
             value, folder = _load(file), file.parent
         if not isinstance(value, dict) or part not in value:
@@ -82,7 +87,9 @@ def find_key(file: Path, key: str) -> bool:
 
 def _load(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"config {file} is no text file: give a YAML file.") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from detlit.callbacks import EMA, Checkpoint, RunSummary
 from detlit.checkpoint_io import AtomicCheckpointIO
-from detlit.cli.configs import config_arguments, find_key, with_shipped_configs
+from detlit.cli.configs import find_key, flags, with_shipped_configs
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.trainer import DetlitTrainer, default_loggers
 from detlit.data import DetectionDataModule
-from detlit.errors import ConfigurationError
+from detlit.errors import ConfigurationError, DetlitError
 from detlit.models.checkpoint_entry import read_checkpoint
 from detlit.module import DetectionModule
 from detlit.spec import as_config
@@ -95,17 +96,25 @@ class DetlitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with the checkpoint's own arguments as the lowest layer: config files and flags win over them."""
         argv = with_shipped_configs(sys.argv[1:] if args is None else args)
-        for _, value in config_arguments(argv):
-            _refuse_linked_keys(Path(value))
+        _refuse_linked_keys(argv)
         if checkpoint := _checkpoint_argument(argv):
             argv = [argv[0], "--config", json.dumps(_config_of(checkpoint)), *argv[1:]]
         self.config = parser.parse_args(argv)
         run = self.config[self.config.subcommand]
-        if run.ckpt_path not in (None, "last"):  # without a last.ckpt, "last" starts anew
+        if run.ckpt_path is not None:
             run.model.weights = None  # the checkpoint's replace them, and the file may be gone by now
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: upstream lets a checkpoint's arguments win over flags; see :meth:`parse_arguments`."""
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, module and data module; arguments that one of them refuses are a user's mistake."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            if isinstance(error, DetlitError):
+                raise
+            raise ConfigurationError(str(error)) from error
 
     def before_validate(self) -> None:
         """Refuse to do nothing."""
@@ -118,6 +127,8 @@ class DetlitCLI(LightningCLI):
     def _require_split(self, split: str) -> None:
         if split not in self.datamodule.splits:
             raise ConfigurationError(f"there is no {split} split to score: set data.{split}.")
+        if not self.config[self.subcommand].ckpt_path and not self.config[self.subcommand].model.weights:
+            raise ConfigurationError("there is nothing to score, the weights would be random: set --ckpt_path.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with loggers, atomic checkpoints and the callbacks that are always on."""
@@ -183,22 +194,41 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="jsonargparse")
 
 
-def _refuse_linked_keys(file: Path) -> None:
-    """Refuse a config that sets what the data decides: the parser would ignore it without a word."""
-    for source, target in LINKS.items():
-        for key in {target, target.replace(".init_args", "")}:
-            if find_key(file, key):
-                cure = "data.class_names" if source == "data.num_classes" else source
-                raise ConfigurationError(f"{key} in {file} has no effect, it comes from the data: set {cure} instead.")
+def _refuse_linked_keys(argv: Sequence[str]) -> None:
+    """Refuse what sets keys that the data decide on: the parser would ignore it in a config without a word."""
+    for _, name, value in flags(argv):
+        for source, target in LINKS.items():
+            for key in {target, target.replace(".init_args", "")}:
+                inner = key if name == "config" else key.removeprefix(f"{name}.")
+                if name == key or ((inner != key or name == "config") and find_key(_loaded(value), inner)):
+                    cure = "data.class_names" if source == "data.num_classes" else source
+                    where = f"--{name}" if name == key else f"in {value}"
+                    raise ConfigurationError(
+                        f"{key} ({where}) comes from the data and cannot be set: set {cure} instead."
+                    )
+
+
+def _loaded(value: str) -> Any:
+    """Return inline JSON as what it says, and everything else, file names above all, as it is."""
+    try:
+        return json.loads(value) if value.lstrip().startswith("{") else value
+    except json.JSONDecodeError:
+        return value
 
 
 def _checkpoint_argument(argv: Sequence[str]) -> str | None:
-    """Return the value of ``--ckpt_path`` where it is a file; ``best`` and ``last`` belong to the Trainer."""
-    for position, argument in enumerate(argv):
-        value = argument.partition("=")[2] if argument.startswith("--ckpt_path=") else None
-        if argument == "--ckpt_path" and position + 1 < len(argv):
-            value = argv[position + 1]
-        if value and value not in ("best", "last", "hpc", "registry"):
+    """Return the value of ``--ckpt_path``.
+
+    Raises:
+        ConfigurationError: Lightning's words for a checkpoint of this run, which has none yet.
+    """
+    for _, name, value in flags(argv):
+        if name == "ckpt_path" and value in ("best", "last", "hpc", "registry"):
+            raise ConfigurationError(
+                f"--ckpt_path {value} names no file, and a new run has none of its own: "
+                "give one, such as runs/version_0/checkpoints/last.ckpt."
+            )
+        if name == "ckpt_path" and value != "null":
             return value
     return None
 
@@ -211,7 +241,8 @@ def _config_of(checkpoint: str) -> dict[str, Any]:
         model.pop(name, None)
     model["detector"]["init_args"].pop("num_classes", None)
     model = {key: value for key, value in model.items() if value is not None}
-    return {"model": model, **({"data": as_config(entry["data"])} if entry["data"] else {})}
+    data = {"class_names": entry["class_names"], "preprocessing": entry["preprocessing"]}
+    return {"model": model, "data": as_config(entry["data"] or data)}
 
 
 def _as_list(value: Any) -> list[Any]:

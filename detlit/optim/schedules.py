@@ -1,15 +1,18 @@
 """Learning rate schedules, stepped after every optimizer step."""
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from detlit.errors import ConfigurationError
 
-__all__ = ["WarmupCosine", "warmup_cosine"]
+__all__ = ["WarmupCosine", "warmup_cosine", "with_total_steps"]
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final_ratio: float) -> float:
@@ -94,3 +97,29 @@ def _warmup_length(warmup_steps: int | float, total_steps: int) -> int:
             "shorten warmup_steps or train longer."
         )
     return steps
+
+
+def with_total_steps(
+    factory: Callable[..., LRScheduler | ReduceLROnPlateau], total_steps: Callable[[], float]
+) -> Callable[..., LRScheduler | ReduceLROnPlateau]:
+    """Give a scheduler factory whose ``total_steps`` is ``None``, given or by default, the length of the run.
+
+    Args:
+        factory: a scheduler class, or a :func:`functools.partial` of one.
+        total_steps: asked for the length, in optimizer steps, if it is needed.
+
+    Raises:
+        ConfigurationError: the run has no end.
+    """
+    given = factory.keywords if isinstance(factory, functools.partial) else {}
+    parameters = inspect.signature(factory).parameters
+    default = parameters["total_steps"].default if "total_steps" in parameters else ...
+    if given.get("total_steps", default) is not None:
+        return factory
+    steps = total_steps()
+    if math.isinf(steps):
+        raise ConfigurationError(
+            "the schedule needs to know the length of the run, and max_epochs=-1 has no end: set trainer.max_epochs, "
+            "trainer.max_steps or the scheduler's total_steps."
+        )
+    return functools.partial(factory, total_steps=int(steps))

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detlit.callbacks import Checkpoint
 from detlit.callbacks.checkpoints import BestCheckpoint
+from detlit.errors import ConfigurationError
 from tests.callbacks.tiny import TinyModule, quiet_trainer
 
 
@@ -102,8 +102,14 @@ def test_without_validation_a_training_metric_can_be_monitored(tmp_path: Path) -
 
 
 def test_a_misspelt_monitor_is_an_error_that_lists_the_metrics(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"(?s)'val/mAP'.*val/map"):
-        fit(tmp_path, [0.1], checkpoint={"monitor": "val/mAP"})
+    with pytest.raises(ConfigurationError, match=r"monitor=val/mAP is not logged: choose one of .*val/map"):
+        fit(tmp_path, [0.1], checkpoint={"monitor": "val/mAP"}, num_sanity_val_steps=1)
+
+
+def test_a_run_that_ends_before_its_first_validation_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"no best\.ckpt, because val/map was never measured"):
+        fit(tmp_path, [0.1], check_val_every_n_epoch=5)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_users_own_checkpoint_of_the_same_metric_fits_beside(tmp_path: Path) -> None:

@@ -298,8 +298,14 @@ def test_a_checkpoint_without_the_average_is_refused(tmp_path: Path) -> None:
         trainer.fit(TinyModule())
 
 
+def test_two_averages_of_one_run_are_refused(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, callbacks=[EMA(), EMA(decay=0.9)])
+    with pytest.raises(ConfigurationError, match="two EMA callbacks"):
+        trainer.fit(TinyModule([0.1]))
+
+
 def test_sharded_weights_are_refused() -> None:
-    trainer = SimpleNamespace(strategy=object.__new__(FSDPStrategy), checkpoint_callbacks=[])
+    trainer = SimpleNamespace(callbacks=[], strategy=object.__new__(FSDPStrategy), checkpoint_callbacks=[])
     with pytest.raises(ConfigurationError, match="FSDPStrategy splits them over devices"):
         EMA().setup(trainer, TinyModule(), "fit")  # type: ignore[arg-type]
 

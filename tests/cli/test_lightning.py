@@ -175,8 +175,44 @@ def test_keys_that_come_from_the_data_are_refused(
 ) -> None:
     config = tmp_path / "linked.yaml"
     config.write_text(yaml.safe_dump({"model": model}))
-    assert run("fit", "--config", write_config(tmp_path), "--config", str(config)) == 2
-    assert cure in capsys.readouterr().err
+    for value in (str(config), json.dumps({"model": model})):
+        assert run("fit", "--config", write_config(tmp_path), "--config", value) == 2
+        assert cure in capsys.readouterr().err
+
+
+def test_linked_keys_are_refused_as_flags_and_in_the_files_of_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = tmp_path / "detector.yaml"
+    detector.write_text("class_path: detlit.Detector\ninit_args: {num_classes: 3}\n")
+    for flag in (f"--model.detector={detector}", "--model.class_names=[a]", "--model.detector.num_classes=3"):
+        assert run("fit", "--config", write_config(tmp_path), flag) == 2
+        assert "comes from the data and cannot be set: set data.class_names instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--trainer.accelerator", "abacus"], "abacus"),
+        (["fit", "--trainer.precision", "17"], "17"),
+        (["fit", "--model.optimizer.lr", "-1"], "the optimizer refuses its arguments"),
+        (["fit", "--checkpoint.monitor", "val/mAP"], "checkpoint.monitor=val/mAP is not logged"),
+        (["fit", "--ckpt_path", "last"], "--ckpt_path last names no file"),
+        (["validate"], "the weights would be random: set --ckpt_path"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *options = arguments
+    assert run(command, "--config", write_config(tmp_path), *options) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    assert run("fit", "--config", str(tmp_path / "binary.yaml")) == 2
+    assert "binary.yaml is no text file" in capsys.readouterr().err
 
 
 def coco_config(folder: Path, **changes: Any) -> str:
@@ -215,7 +251,7 @@ def test_bad_data_settings_get_one_line(
 
 def test_a_split_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = coco_config(tmp_path)  # without a test split
-    assert run("test", "--config", config) == 2
+    assert run("test", "--config", config, "--ckpt_path", "null") == 2
     assert "there is no test split to score: set data.test" in capsys.readouterr().err
 
 
