@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detlit.data.images import read_image
 from detlit.data.transforms.letterbox import letterbox
-from detlit.errors import DatasetError
+from detlit.errors import ConfigurationError, DatasetError
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
 from detlit.ops.coordinates import to_original_pixels
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
@@ -23,6 +23,9 @@ __all__ = ["IMAGE_SUFFIXES", "Predictor", "Result", "find_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Files that a folder contributes."""
+
+ImageLike: TypeAlias = NDArray[np.uint8] | str | Path
+"""An image ``(H, W, 3)`` uint8 RGB, or its file."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Predictor:
 
     Raises:
         CheckpointError: the checkpoint cannot be read or rebuilt.
+        ConfigurationError: the device does not exist or cannot be used.
     """
 
     def __init__(
@@ -75,27 +79,35 @@ class Predictor:
         device: str | None = None,
         allow_custom_code: bool = False,
     ) -> None:
+        self.device = _usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         stored = read_checkpoint(checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().fuse(full=True)
         self.detector = detector.to(self.device).to(memory_format=torch.channels_last)
         self.class_names = tuple(stored["detlit"]["class_names"])
         self.post_prediction_callback = _post_prediction_callback(stored, score_threshold, allow_custom_code)
 
-    def __call__(self, images: Iterable[NDArray[np.uint8] | str | Path], *, batch_size: int = 8) -> Iterator[Result]:
-        """Yield one result per image, in order.
+    def __call__(self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 8) -> Iterator[Result]:
+        """Return an iterator over one result per image, in order; it reads and detects as it goes.
 
         Args:
-            images: ``(H, W, 3)`` uint8 RGB arrays, or paths of image files; may be an endless iterator.
+            images: ``(H, W, 3)`` uint8 RGB arrays, or paths of image files; may be an endless iterator, or one image.
             batch_size: images per forward pass.
 
         Raises:
-            ImageReadError: a file is missing or no image.
+            ConfigurationError: ``batch_size`` is not positive or, from the iterator, an image is of another kind.
+            ImageReadError: from the iterator: a file is missing or no image.
         """
-        iterator = iter(images)
-        while chunk := list(islice(iterator, batch_size)):
-            paths = [None if isinstance(item, np.ndarray) else Path(item) for item in chunk]
-            arrays = [item if isinstance(item, np.ndarray) else read_image(item) for item in chunk]
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size={batch_size} leaves no image in a batch: give 1 or more.")
+        if isinstance(images, (np.ndarray, str, Path)):
+            images = [images]
+        return self._results(iter(images), batch_size)
+
+    def _results(self, images: Iterator[ImageLike], batch_size: int) -> Iterator[Result]:
+        """Yield the results of :meth:`__call__`."""
+        while chunk := list(islice(images, batch_size)):
+            paths = [Path(image) if isinstance(image, (str, Path)) else None for image in chunk]
+            arrays = [read_image(image) if isinstance(image, (str, Path)) else _checked(image) for image in chunk]
             for array, path, detection in zip(arrays, paths, self._detect(arrays), strict=True):
                 yield Result(
                     boxes=detection["boxes"].cpu().numpy(),
@@ -125,13 +137,35 @@ def find_images(source: str | Path) -> list[Path]:
     """
     source = Path(source)
     if source.is_dir():
-        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         if not found:
             raise DatasetError(f"no image in folder {source}: looked for {', '.join(IMAGE_SUFFIXES)}.")
         return found
     if not source.exists():
         raise DatasetError(f"there is no file or folder {source}: check --source.")
     return [source]
+
+
+def _usable_device(name: str) -> torch.device:
+    """Return a device that a tensor has been to."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without the device
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigurationError(
+            f"device {name!r} cannot be used here ({reason}): choose another, e.g. cpu."
+        ) from error
+    return device
+
+
+def _checked(image: Any) -> NDArray[np.uint8]:
+    """Return the array if it is an image."""
+    if not isinstance(image, np.ndarray):
+        raise ConfigurationError(f"an image is a {type(image).__name__}: give a path or an array, uint8 (H, W, 3) RGB.")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ConfigurationError(f"an image is {image.dtype} {image.shape}: convert it to uint8 (H, W, 3) RGB.")
+    return image
 
 
 def _post_prediction_callback(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from detlit import DetectionModule, Predictor, Preprocessing
 from detlit.cli import main
-from detlit.errors import CheckpointError, DatasetError, ImageReadError
+from detlit.cli.predict import predict
+from detlit.errors import CheckpointError, ConfigurationError, DatasetError, ImageReadError
 from detlit.models.checkpoint_entry import make_entry
 from detlit.predictor import find_images
 from detlit.spec import init_spec_of
@@ -78,9 +80,48 @@ def test_an_endless_iterator_is_consumed_as_needed(checkpoint: Path) -> None:
     assert next(results).image.shape == (64, 64, 3)
 
 
+def test_a_single_image_needs_no_list(checkpoint: Path, tmp_path: Path) -> None:
+    predictor = Predictor(checkpoint, device="cpu")
+    path = write_pictures(tmp_path / "pictures", ["a.png"]) / "a.png"
+    for image in (picture(50, 80), path, str(path)):
+        (result,) = predictor(image)
+        assert result.image.shape == (50, 80, 3)
+        assert result.path == (None if isinstance(image, np.ndarray) else path)
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (picture(9, 8) / np.float32(255), r"float32 \(9, 8, 3\)"),
+        (picture(9, 8)[..., 0], r"uint8 \(9, 8\)"),
+        (picture(9, 8)[..., [0, 1, 2, 2]], r"uint8 \(9, 8, 4\)"),
+        (picture(9, 8)[:0], r"uint8 \(0, 8, 3\)"),
+        (picture(9, 8)[None], r"uint8 \(1, 9, 8, 3\)"),
+        (torch.zeros(3, 9, 8), "a Tensor"),
+    ],
+    ids=["float", "grey", "rgba", "empty", "batch", "tensor"],
+)
+def test_what_is_no_image_is_refused(checkpoint: Path, image: Any, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"an image is {what}: .* uint8 \(H, W, 3\) RGB"):
+        list(Predictor(checkpoint, device="cpu")([image]))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_wrong_batch_size_is_refused_at_the_call(checkpoint: Path, batch_size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"batch_size={batch_size} leaves no image"):
+        Predictor(checkpoint, device="cpu")([], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_cannot_be_used_is_named(checkpoint: Path, device: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"device '{device}' cannot be used here .*: choose another, e.g. cpu"):
+        Predictor(checkpoint, device=device)
+
+
 def test_files_and_folders_are_found_in_order(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", ["b.png", "a.jpg", "c.JPG"])
     (folder / "notes.txt").write_text("no picture")
+    (folder / "sub.png").mkdir()
     assert [path.name for path in find_images(folder)] == ["a.jpg", "b.png", "c.JPG"]
     with pytest.raises(DatasetError, match="there is no file or folder"):
         find_images(tmp_path / "nothing")
@@ -129,10 +170,47 @@ def test_the_command_writes_pictures_and_coco_results(
     assert (output / "000000000139.jpg").is_file()
     assert cv2.imread(str(output / "b.png")).shape == (60, 80, 3)
     records = json.loads((output / "predictions.json").read_text())
-    assert {record["image_id"] for record in records} == {139, 2}
+    assert {record["image_id"] for record in records} == {1, 2}
     assert all(NAMES[record["category_id"] - 1] == record["category_name"] for record in records)
     assert all(len(record["bbox"]) == 4 and min(record["bbox"]) >= 0 for record in records)
     assert f"2 images, {len(records)} detections" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "image_ids"),
+    [
+        (["000000000139.png", "000000000285.png"], {139, 285}),
+        (["2.png", "a.png"], {1, 2}),
+        (["007.png", "7.png"], {1, 2}),
+        (["5.jpg", "5.png"], {1, 2}),
+    ],
+)
+def test_image_ids_are_the_names_if_these_are_distinct_numbers(
+    checkpoint: Path, tmp_path: Path, names: list[str], image_ids: set[int]
+) -> None:
+    folder = write_pictures(tmp_path / "pictures", names)
+    predict(str(checkpoint), str(folder), str(tmp_path / "out"), score_threshold=0.0, device="cpu")
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {record["image_id"] for record in records} == image_ids
+
+
+@pytest.mark.parametrize("source", ["pictures", "pictures/a.png", "linked"])
+def test_source_images_are_never_overwritten(checkpoint: Path, tmp_path: Path, source: str) -> None:
+    folder = write_pictures(tmp_path / "pictures", ["a.png"])
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.png").symlink_to(folder / "a.png")
+    before = (folder / "a.png").read_bytes()
+    with pytest.raises(ConfigurationError, match="would overwrite the source images there: choose another --output"):
+        predict(str(checkpoint), str(tmp_path / source), str(tmp_path / "linked" / ".." / "pictures"), device="cpu")
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+    assert (folder / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["photo", "photo.download"])
+def test_an_image_without_a_suffix_to_write_becomes_a_png(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    write_pictures(tmp_path / "pictures", ["a.png"]).joinpath("a.png").rename(tmp_path / name)
+    predict(str(checkpoint), str(tmp_path / name), str(tmp_path / "out"), device="cpu")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.png", "predictions.json"}
 
 
 def test_one_bad_image_does_not_lose_the_others(

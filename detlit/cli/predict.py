@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detlit.cli.messages import FriendlyErrors
-from detlit.data.images import read_image
-from detlit.errors import ImageReadError
+from detlit.data.images import read_image, write_image
+from detlit.errors import ConfigurationError, ImageReadError
 from detlit.predictor import Predictor, Result, find_images
 
 __all__ = ["main", "predict"]
@@ -44,29 +43,48 @@ def predict(
     Args:
         ckpt_path: Checkpoint of a training run, or a converted one; everything else comes from it.
         source: An image file, or a folder of images.
-        output: Folder for the annotated images and predictions.json (COCO results format).
+        output: Folder for the annotated images and predictions.json, in COCO's results format. Its image ids are the
+            names of the files if all of them are different numbers, otherwise their positions from 1.
         score_threshold: Least score of a detection, 0 to 1; by default that of a converted checkpoint, or 0.25.
         batch_size: Images per forward pass.
         device: Where to run, e.g. cuda or cpu; a GPU if there is one.
         allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
     """
     files = find_images(source)
+    folder = Path(output)
+    _refuse_to_overwrite(files, folder)
     predictor = Predictor(
         ckpt_path, score_threshold=score_threshold, device=device, allow_custom_code=allow_custom_code
     )
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     readable = _Readable(files)
+    results = predictor(readable, batch_size=batch_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    image_ids = dict(zip(files, _image_ids(files), strict=True))
     records: list[dict[str, Any]] = []
-    for result in predictor(readable, batch_size=batch_size):
+    for result in results:
         path = readable.paths.popleft()
-        cv2.imwrite(str(folder / path.name), cv2.cvtColor(result.draw(), cv2.COLOR_RGB2BGR))
-        records += _coco_results(result, path, image_id=files.index(path) + 1)
+        write_image(folder / path.name, result.draw())
+        records += _coco_results(result, path, image_ids[path])
         print(f"{path}: {_summary(result)}")
     (folder / "predictions.json").write_text(json.dumps(records, indent=1))
     print(f"{len(files) - len(readable.failed)} images, {len(records)} detections, written to {folder}")
     if readable.failed:
         raise ImageReadError(f"{len(readable.failed)} of {len(files)} images could not be read, the others are done.")
+
+
+def _refuse_to_overwrite(files: Sequence[Path], folder: Path) -> None:
+    """Raise an error if images, or what they link to, lie in the folder that their annotated twins go to."""
+    sources = {parent for file in files for parent in (file.parent.resolve(), file.resolve().parent)}
+    if folder.is_dir() and any(folder.samefile(source) for source in sources):
+        raise ConfigurationError(
+            f"the annotated images in {folder} would overwrite the source images there: choose another --output."
+        )
+
+
+def _image_ids(files: Sequence[Path]) -> list[int]:
+    """Return the numbers that name the files, as COCO's do, if all are named so and differ, otherwise 1, 2, 3, ..."""
+    numbers = [int(file.stem) for file in files if file.stem.isdecimal()]
+    return numbers if len(set(numbers)) == len(files) else list(range(1, len(files) + 1))
 
 
 class _Readable:
@@ -98,10 +116,9 @@ def _summary(result: Result) -> str:
 def _coco_results(result: Result, path: Path, image_id: int) -> list[dict[str, Any]]:
     """Return an image's detections in COCO's results format.
 
-    Files named by a number, as COCO's are, have it as ``image_id``, others their position from 1; ``category_id``
-    counts the classes from 1. ``file_name`` and ``category_name`` say it in words.
+    ``category_id`` counts the classes from 1; ``file_name`` and ``category_name`` say image and class in words.
     """
-    identity = {"image_id": int(path.stem) if path.stem.isdecimal() else image_id, "file_name": path.name}
+    identity = {"image_id": image_id, "file_name": path.name}
     return [
         {
             **identity,

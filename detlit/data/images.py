@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from detlit.errors import ImageReadError
 
-__all__ = ["read_image"]
+__all__ = ["read_image", "write_image"]
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -37,6 +37,21 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
         f"image {path} has {image.shape[1]}x{image.shape[0]} pixels, but its annotations say {size[1]}x{size[0]}: "
         "annotate this file, or restore the one that was annotated."
     )
+
+
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB image ``(H, W, 3)`` uint8 in the format that the file's suffix names, PNG if it names none.
+
+    Args:
+        path: the file; ``.png`` is added to a name without the suffix of a format that can be written.
+        image: the pixels.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    name = str(path) if cv2.haveImageWriter(str(path)) else f"{path}.png"
+    if not cv2.imwrite(name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"image {name} cannot be written: check the folder's permissions and the space left on the disk.")
 
 
 def _read_bytes(path: str | Path) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from detlit.data import read_image
+from detlit.data.images import write_image
 from detlit.errors import ImageReadError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -77,3 +78,16 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(ImageReadError, match="cannot be opened"):
         read_image(tmp_path)
+
+
+def test_a_written_image_reads_the_same(tmp_path: Path) -> None:
+    image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    write_image(tmp_path / "a.png", image)
+    write_image(tmp_path / "b", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), image)
+
+
+def test_an_image_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"image .*gone/a\.png cannot be written: check"):
+        write_image(tmp_path / "gone" / "a.png", np.zeros((4, 6, 3), dtype=np.uint8))

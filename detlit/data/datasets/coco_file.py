@@ -54,11 +54,11 @@ def read_table(path: Path, class_names: Sequence[str] | None = None) -> CocoTabl
     return CocoTable(
         image_ids=image_ids,
         file_names=np.array(file.column(images, "file_name", "image"), dtype=np.str_),
-        sizes=np.array([(row.get("height") or 0, row.get("width") or 0) for row in images], dtype=np.int64),
+        sizes=file.sizes(images),
         offsets=offsets_of(np.bincount(owners, minlength=len(images))),
         boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
         labels=file.labels(annotations, class_names),
-        iscrowd=np.array([bool(row.get("iscrowd")) for row in annotations], dtype=np.bool_),
+        iscrowd=file.crowds(annotations),
         areas=file.areas(annotations, boxes),
         annotation_ids=np.array([_name(row) for row in annotations], dtype=np.str_),
     )
@@ -96,9 +96,30 @@ class CocoFile:
         """Return one integer of every row."""
         values = self.column(rows, key, kind)
         for row, value in zip(rows, values, strict=True):
-            if not isinstance(value, int):
-                raise AnnotationError(f"{self.path}: {kind} {_name(row)} has {key} {value!r}: write an integer.")
+            if type(value) is not int or not -(2**63) <= value < 2**63:
+                raise AnnotationError(
+                    f"{self.path}: {kind} {_name(row)} has {key} {value!r}: write an integer of at most 64 bits."
+                )
         return np.array(values, dtype=np.int64)
+
+    def sizes(self, images: Sequence[Row]) -> NDArray[np.int64]:
+        """Return ``(I, 2)`` height and width of each image, 0 where they are not given."""
+        for row in images:
+            for key in ("height", "width"):
+                if row.get(key) is not None and not _is_pixel_count(row[key]):
+                    raise AnnotationError(
+                        f"{self.path}: image {_name(row)} has {key} {row[key]!r}: write a positive integer, or leave "
+                        "height and width out."
+                    )
+        return np.array([(row.get("height") or 0, row.get("width") or 0) for row in images], dtype=np.int64)
+
+    def crowds(self, annotations: Sequence[Row]) -> NDArray[np.bool_]:
+        """Return ``(M,)`` whether each annotation is of a crowd, not so where it is not said."""
+        values = [row.get("iscrowd") for row in annotations]
+        for row, value in zip(annotations, values, strict=True):
+            if value not in (0, 1, None):
+                raise AnnotationError(f"{self.path}: annotation {_name(row)} has iscrowd {value!r}: write 0 or 1.")
+        return np.array(values, dtype=np.bool_)
 
     def categories(self) -> dict[int, str]:
         """Return id and name of each category, ascending by id."""
@@ -219,6 +240,10 @@ def _find_categories(path: Path) -> list[Row] | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and abs(value) < float("inf")
+
+
+def _is_pixel_count(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 2**63 and value % 1 == 0
 
 
 def _is_box(value: Any) -> bool:

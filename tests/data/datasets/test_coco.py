@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,8 @@ def with_image(**changes: Any) -> dict[str, Any]:
         (broken(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]), "category name 'a' is used twice"),
         (with_image(id=20), "image id 20 is used twice"),
         (with_image(id="x1"), "image x1 has id 'x1': write an integer"),
+        (with_image(id=2**63), "image 9223372036854775808 has id 9223372036854775808: write an integer of at most 64"),
+        (with_image(id=True), "image True has id True: write an integer"),
         (with_image(file_name=None), "image 30 has no 'file_name'"),
         (with_annotation(image_id=99), "annotation 4 belongs to image id 99, which 'images' does not list"),
         (with_annotation(category_id=9), r"annotation 4 has category_id 9, .* the declared ones are 2, 5, 7"),
@@ -157,6 +160,12 @@ def with_image(**changes: Any) -> dict[str, Any]:
         (with_annotation(bbox=["1", 2, 3, 4]), r"annotation 4 has bbox \['1', 2, 3, 4\]"),
         (with_annotation(bbox=None), "annotation 4 has no 'bbox'"),
         (with_annotation(area="big"), "annotation 4 has area 'big'"),
+        (with_annotation(image_id=-(2**63) - 1), "annotation 4 has image_id -9223372036854775809: write an integer"),
+        (with_annotation(category_id=2**64), "annotation 4 has category_id 18446744073709551616: write an integer"),
+        (with_annotation(iscrowd="0"), "annotation 4 has iscrowd '0': write 0 or 1"),
+        (with_annotation(iscrowd=2), "annotation 4 has iscrowd 2"),
+        (with_annotation(iscrowd=float("nan")), "annotation 4 has iscrowd nan"),
+        (with_annotation(iscrowd=[]), r"annotation 4 has iscrowd \[\]"),
     ],
 )
 def test_files_that_cannot_be_understood(write_coco: CocoWriter, content: Any, message: str) -> None:
@@ -164,6 +173,12 @@ def test_files_that_cannot_be_understood(write_coco: CocoWriter, content: Any, m
         dataset(write_coco(content)).setup()
     assert "train.json" in str(caught.value)
     assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(("iscrowd", "expected"), [(0, False), (1, True), (False, False), (True, True), (None, False)])
+def test_spellings_of_iscrowd(write_coco: CocoWriter, iscrowd: Any, expected: bool) -> None:
+    content = with_annotation(iscrowd=iscrowd)
+    assert dataset(write_coco(content))[0][1]["iscrowd"].tolist() == [expected]
 
 
 def test_many_lost_annotations_are_counted(write_coco: CocoWriter) -> None:
@@ -196,6 +211,21 @@ def test_an_image_of_another_size_is_refused(write_coco: CocoWriter) -> None:
     (root / "train.json").write_text(json.dumps(content))
     with pytest.raises(ImageReadError, match=r"30\.png has 40x30 pixels, but its annotations say 44x30"):
         dataset(root)[0]
+
+
+@pytest.mark.parametrize("height", ["30", True, float("nan"), float("inf"), 80.5, 0, -30, 2**63, [30]])
+def test_sizes_that_are_no_positive_integers_are_refused(write_coco: CocoWriter, height: Any) -> None:
+    root = write_coco()
+    (root / "train.json").write_text(json.dumps(with_image(height=height)))
+    message = f"train.json: image 30 has height {height!r}: write a positive integer, or leave"
+    with pytest.raises(AnnotationError, match=re.escape(message)):
+        dataset(root).setup()
+
+
+def test_sizes_may_be_whole_floats(write_coco: CocoWriter) -> None:
+    root = write_coco()
+    (root / "train.json").write_text(json.dumps(with_image(width=40.0, height=30.0)))
+    assert dataset(root)[0][0].shape == (3, 30, 40)
 
 
 def test_sizes_may_be_missing(write_coco: CocoWriter) -> None:
