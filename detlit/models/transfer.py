@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detlit.errors import CheckpointError, ConfigurationError
 from detlit.models.detector import Detector
+from detlit.models.input_channels import adapt_input_channels
 from detlit.models.weights import Weights, is_class_layer, known_names
 
 __all__ = ["LoadReport", "Mode", "transfer"]
@@ -26,6 +27,7 @@ class LoadReport:
         skipped: tensors of the detector that keep their values, all or some of them, each with the reason.
         unexpected: tensors of the file that were left out, each with the reason.
         kept_classes: classes whose rows in the class layers, which count as skipped, were taken from the file.
+        adapted: tensors, counted as loaded, that were fitted to another number of image channels.
     """
 
     source: str
@@ -33,6 +35,7 @@ class LoadReport:
     skipped: Mapping[str, str] = field(default_factory=dict)
     unexpected: Mapping[str, str] = field(default_factory=dict)
     kept_classes: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return a line on the whole, and one for each reason."""
@@ -41,6 +44,8 @@ class LoadReport:
             for reason in dict.fromkeys(reasons.values()):
                 names = [name for name, given in reasons.items() if given == reason]
                 lines.append(f"  {what}, {reason}: {_abridge(names)}")
+        if self.adapted:
+            lines.append(f"  fitted to another number of image channels: {_abridge(self.adapted)}")
         if self.kept_classes:
             lines.append(f"  but loaded for the classes of the same name: {_abridge(self.kept_classes)}")
         return "\n".join(lines)
@@ -63,7 +68,9 @@ def transfer(
         ConfigurationError: an unknown mode, or another number of names than of classes.
     """
     _check_arguments(detector, mode, class_names)
-    own, theirs = detector.state_dict(), weights.state_dict
+    own, theirs = detector.state_dict(), dict(weights.state_dict)
+    adapted = {} if mode == "strict" else _adapted(detector, own, theirs)
+    theirs |= adapted
     skipped = {name: why for name in own if (why := _misfit(name, own, theirs, mode))}
     unexpected = {name: why for name in theirs if name not in own and (why := _misfit(name, own, theirs, mode))}
     values = {name: theirs[name] for name in own if name not in skipped}
@@ -83,6 +90,7 @@ def transfer(
         skipped,
         unexpected,
         tuple(class_names[row] for row in rows) if rows and class_names else (),
+        tuple(adapted),
     )
 
 
@@ -93,6 +101,20 @@ def _check_arguments(detector: Detector, mode: Mode, class_names: Sequence[str] 
         raise ConfigurationError(
             f"{len(class_names)} class names for a detector with {detector.num_classes} classes: give one per class."
         )
+
+
+def _adapted(detector: Detector, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the convolutions on images that differ in their channels alone, fitted to those of the detector."""
+    channels = detector.backbone.in_channels
+    return {
+        name: adapt_input_channels(theirs[name], channels)
+        for name, value in own.items()
+        if name.startswith("backbone.")
+        and name in theirs
+        and value.ndim == theirs[name].ndim == 4
+        and value.shape[1] == channels != theirs[name].shape[1] == 3
+        and value.shape[:1] + value.shape[2:] == theirs[name].shape[:1] + theirs[name].shape[2:]
+    }
 
 
 def _misfit(name: str, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mode: Mode) -> str | None:

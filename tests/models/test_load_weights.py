@@ -13,6 +13,7 @@ from detlit.models.checkpoints import load_weights
 from detlit.spec import init_spec_of
 from detlit.structures import Preprocessing
 from tests.golden_checkpoint import CHECKPOINT, golden_detector
+from tests.tiny import tiny_detector as make_tiny_detector
 
 CLASS_LAYERS = [f"head.levels.{level}.cls_pred.{kind}" for level in range(3) for kind in ("weight", "bias")]
 
@@ -192,3 +193,19 @@ def test_counters_that_were_averaged_are_counters_again(trained: dict[str, Tenso
     state = detector.state_dict()
     assert {name: value.dtype for name, value in state.items()} == {name: v.dtype for name, v in trained.items()}
     assert_equal(state, trained, list(trained))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_for_rgb_are_fitted_to_other_channels(channels: int, tmp_path: Path) -> None:
+    """A grey image, whatever its number of channels, gets the raw predictions of its RGB copy."""
+    torch.manual_seed(0)
+    rgb, other = make_tiny_detector().eval(), make_tiny_detector(in_channels=channels).eval()
+    torch.save(rgb.state_dict(), tmp_path / "rgb.pth")
+    report = load_weights(other, tmp_path / "rgb.pth")
+    assert len(report.adapted) == 2  # both branches of the stem
+    assert "fitted to another number of image channels" in str(report)
+    grey = torch.rand(1, 1, 64, 64)
+    expected, actual = rgb(grey.expand(-1, 3, -1, -1)), other(grey.expand(-1, channels, -1, -1))
+    torch.testing.assert_close(actual.cls_logits, expected.cls_logits)
+    with pytest.raises(CheckpointError, match="does not fit the detector in 2 tensors"):
+        load_weights(other, tmp_path / "rgb.pth", mode="strict")
