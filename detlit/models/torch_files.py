@@ -1,5 +1,6 @@
 """Files of ``torch.save``, read without running code from them."""
 
+import codecs
 import functools
 import pickle
 import re
@@ -64,12 +65,19 @@ def _numpy_allowed() -> Iterator[None]:
 def _numpy_globals() -> list[Any]:
     """Return what numpy names in a pickle of numbers, strings and arrays of them.
 
-    The functions have moved from ``numpy.core`` in numpy 1 to ``numpy._core`` in numpy 2; either reads both.
+    The functions have moved from ``numpy.core`` in numpy 1 to ``numpy._core`` in numpy 2; either reads both. Bytes come
+    as text to encode, which newer versions of torch allow by themselves.
     """
     functions: list[Any] = [np.float64(0.0).__reduce__()[0], np.zeros(0).__reduce__()[0]]  # scalar, _reconstruct
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     dtypes = {type(np.dtype(code)) for code in ("?", "i4", "i8", "f4", "f8", "U")}
-    return [np.dtype, np.ndarray, *dtypes, *(_found_in(module, x) for module in modules for x in functions)]
+    return [
+        np.dtype,
+        np.ndarray,
+        codecs.encode,
+        *dtypes,
+        *(_found_in(module, x) for module in modules for x in functions),
+    ]
 
 
 def _found_in(module: str, function: Callable[..., Any]) -> Callable[..., Any]:
