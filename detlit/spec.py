@@ -16,7 +16,7 @@ import torch
 from detlit.errors import CheckpointError
 from detlit.structures import Preprocessing
 
-__all__ = ["Recorded", "as_config", "build", "init_spec_of", "plain", "spec_of"]
+__all__ = ["Recorded", "as_config", "build", "check_trusted", "init_spec_of", "plain", "spec_of"]
 
 _TRUSTED = ("detlit", "torch")
 
@@ -157,13 +157,30 @@ def as_config(spec: Any) -> Any:
     return {key: as_config(item) for key, item in spec.items() if key != "partial"}
 
 
+def check_trusted(spec: Any) -> None:
+    """Refuse a spec that names code from outside detlit and torch, before anything of it is imported.
+
+    Raises:
+        CheckpointError: such a class path, anywhere in the spec.
+    """
+    if isinstance(spec, list):
+        for item in spec:
+            check_trusted(item)
+    if isinstance(spec, dict):
+        class_path = spec.get("class_path", "detlit")
+        if not isinstance(class_path, str) or class_path.split(".")[0] not in _TRUSTED:
+            raise CheckpointError(
+                f"the checkpoint wants to run {class_path}, code from outside detlit and torch: "
+                "pass --allow_custom_code if you trust it."
+            )
+        for item in spec.values():
+            check_trusted(item)
+
+
 def _import_class(class_path: str, allow_custom_code: bool) -> Any:
     module_name, _, name = class_path.rpartition(".")
-    if module_name.split(".")[0] not in _TRUSTED and not allow_custom_code:
-        raise CheckpointError(
-            f"the checkpoint wants to run {class_path}, code from outside detlit and torch: "
-            "pass --allow_custom_code if you trust it."
-        )
+    if not allow_custom_code:
+        check_trusted({"class_path": class_path})
     try:
         factory = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:

@@ -23,7 +23,7 @@ from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError, DetlitError
 from detlit.models.checkpoint_entry import read_checkpoint
 from detlit.module import DetectionModule
-from detlit.spec import as_config
+from detlit.spec import as_config, check_trusted
 
 __all__ = ["main"]
 
@@ -98,7 +98,8 @@ class DetlitCLI(LightningCLI):
         argv = with_shipped_configs(sys.argv[1:] if args is None else args)
         _refuse_linked_keys(argv)
         if checkpoint := _checkpoint_argument(argv):
-            argv = [argv[0], "--config", json.dumps(_config_of(checkpoint)), *argv[1:]]
+            trusted = any(name == "allow_custom_code" and value.lower() == "true" for _, name, value in flags(argv))
+            argv = [argv[0], "--config", json.dumps(_config_of(checkpoint, trusted)), *argv[1:]]
         self.config = parser.parse_args(argv)
         run = self.config[self.config.subcommand]
         if run.ckpt_path is not None:
@@ -234,9 +235,15 @@ def _checkpoint_argument(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _config_of(checkpoint: str) -> dict[str, Any]:
-    """Return the arguments a checkpoint was trained with, as a config without the linked keys."""
+def _config_of(checkpoint: str, trusted: bool) -> dict[str, Any]:
+    """Return the arguments a checkpoint was trained with, as a config without the linked keys.
+
+    Raises:
+        CheckpointError: it cannot be read, or names code from outside detlit and torch and is not trusted.
+    """
     entry = read_checkpoint(checkpoint)["detlit"]
+    if not trusted:
+        check_trusted([entry["module"], entry["data"]])
     model = as_config(entry["module"])
     for name in ("class_names", "preprocessing", "weights"):
         model.pop(name, None)

@@ -108,6 +108,19 @@ def test_flags_win_over_the_checkpoint(trained: Path, tmp_path: Path, monkeypatc
     assert seen["model"].optimizer.keywords["lr"] == 0.01
 
 
+def test_a_checkpoint_that_names_foreign_code_must_be_trusted(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["detlit"]["module"]["metric"]["class_path"] = "tests.tiny.Metric"
+    torch.save(checkpoint, tmp_path / "foreign.ckpt")
+    validate = ("validate", "--ckpt_path", str(tmp_path / "foreign.ckpt"), "--trainer.accelerator=cpu")
+    assert run(*validate) == 1
+    assert "wants to run tests.tiny.Metric" in capsys.readouterr().err
+    assert run(*validate, "--allow_custom_code=true") == 2  # now it is looked for, and there is no such class
+    assert "wants to run" not in capsys.readouterr().err
+
+
 def test_a_later_run_never_overwrites_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     fixed = ("--trainer.logger", "false", "--trainer.max_steps")
