@@ -9,7 +9,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from detlit import CocoDataset, DetectionDataModule, DetectionModule, Preprocessing, ShapesDataset, WarmupCosine
+from detlit import (
+    CocoDataset,
+    DetectionDataModule,
+    DetectionModule,
+    Preprocessing,
+    ShapesDataset,
+    WarmupCosine,
+    ppyoloe_s,
+    yolo_nas_n,
+)
 from detlit.errors import CheckpointError, ConfigurationError
 from detlit.structures import Detection, Target
 from tests.oracle import Oracle, write_grey_images
@@ -337,3 +346,12 @@ def test_two_processes_step_as_one_on_the_joint_batch(tmp_path: Path) -> None:
         largest = max(gradient.abs().max() for gradient in gradients.values())
         for name, gradient in gradients.items():
             torch.testing.assert_close(rank_gradients[name], gradient, rtol=1e-4, atol=1e-6 * float(largest))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("preset", [yolo_nas_n, ppyoloe_s], ids=["YOLO-NAS", "PP-YOLOE"])
+def test_two_processes_train_every_family_with_default_settings(preset: Any, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, devices=2, strategy="ddp_fork", max_steps=2)
+    data = shapes(batch_size=2)
+    trainer.fit(DetectionModule(preset(data.num_classes)), data)
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
