@@ -38,7 +38,7 @@ def lean_activations() -> Iterator[None]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes the recipe of every tensor that a cheap function makes."""
+    """Note the recipe of every tensor that a cheap function makes."""
 
     def __init__(self, recipes: Recipes) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ def _silu(recipes: Recipes, input: Tensor, inplace: bool = False) -> Tensor:
     return output
 
 
-def _cat(recipes: Recipes, tensors: list[Tensor] | tuple[Tensor, ...], dim: int = 0) -> Tensor:
-    output = torch.cat(tensors, dim)
+def _cat(recipes: Recipes, tensors: list[Tensor] | tuple[Tensor, ...], dim: int = 0, **options: Any) -> Tensor:
+    output = torch.cat(tensors, dim, **options)
     parts = [recipes.find(x) for x in tensors]
     if any(isinstance(x, View) for x in parts):
         recipes.add(output, Recipe(lambda *parts: torch.cat(parts, dim), *parts))
@@ -119,17 +119,19 @@ class _BatchNorm(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = torch.batch_norm_update_stats(input, running_mean, running_var, momentum)
-        ctx.eps = eps
-        ctx.save_for_backward(input, weight, mean, variance)
+        # Whatever is saved passes the hooks, which takes longer than these small tensors are worth.
+        ctx.weight, ctx.mean, ctx.variance, ctx.eps = weight, mean, variance, eps
+        ctx.save_for_backward(input)
         ctx.mark_non_differentiable(mean, variance)
         return F.batch_norm(input, mean, variance, weight, bias, eps=eps), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, mean, variance = ctx.saved_tensors
-        inverse_deviation = torch.rsqrt(variance + ctx.eps)
+        (input,) = ctx.saved_tensors
+        inverse_deviation = torch.rsqrt(ctx.variance + ctx.eps)
+        needed = list(ctx.needs_input_grad[:3])
         gradients = torch.ops.aten.native_batch_norm_backward(
-            grad, input, weight, None, None, mean, inverse_deviation, True, ctx.eps, list(ctx.needs_input_grad[:3])
+            grad, input, ctx.weight, None, None, ctx.mean, inverse_deviation, True, ctx.eps, needed
         )
         return (*gradients, None, None, None, None)

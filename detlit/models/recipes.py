@@ -75,15 +75,15 @@ class Recipes:
     def add(self, tensor: Tensor, recipe: Recipe, changes: int = 0) -> None:
         """Note the recipe of what ``tensor``, the whole of its storage, will be after so many changes in place."""
         entry = TensorWeakRef(tensor), tensor._version + changes, recipe
-        self._entries[tensor.untyped_storage().data_ptr()] = entry
+        self._entries[tensor.untyped_storage()._cdata] = entry
 
     def find(self, tensor: Tensor) -> Tensor | View:
         """Return ``tensor`` as a view of what a recipe makes, or itself, detached, if no recipe makes it."""
         if tensor.layout is not torch.strided:
             return tensor.detach()
-        reference, version, recipe = self._entries.get(tensor.untyped_storage().data_ptr(), (None, 0, None))
+        reference, version, recipe = self._entries.get(tensor.untyped_storage()._cdata, (None, 0, None))
         base = None if reference is None else reference()
-        # If the base has died, another tensor may live at its address; if it was changed, its recipe is outdated.
+        # If the base has died, another storage may live at its address; if it was changed, its recipe is outdated.
         if recipe is None or base is None or base._version != version or base.dtype != tensor.dtype:
             return tensor.detach()
         return View(recipe, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
