@@ -69,16 +69,17 @@ def test_fused_detector_computes_the_same(detector: Detector, images: Tensor, fu
 
 
 @KINDS
-@pytest.mark.parametrize(("out_channels", "stride"), [(4, 1), (6, 1), (4, 2)], ids=["identity", "wider", "stride 2"])
-def test_fused_qarepvgg_block(out_channels: int, stride: int, full: bool) -> None:
-    block = trained(QARepVGGBlock(4, out_channels, stride))
-    x = torch.randn(2, 4, 6, 8, dtype=torch.float64)
+@pytest.mark.parametrize("in_channels", [4, 16])
+@pytest.mark.parametrize(("out_channels", "stride"), [(4, 1), (16, 1), (4, 2)])
+def test_fused_qarepvgg_block(in_channels: int, out_channels: int, stride: int, full: bool) -> None:
+    block = trained(QARepVGGBlock(in_channels, out_channels, stride))
+    x = torch.randn(2, in_channels, 6, 8, dtype=torch.float64)
     expected = block(x)
     for _ in range(2):
         block.fuse(full)
         assert_same(block(x), expected)
     norm = {} if full else {"post_bn.weight": (out_channels,), "post_bn.bias": (out_channels,)}
-    conv = {"conv.weight": (out_channels, 4, 3, 3), "conv.bias": (out_channels,)}
+    conv = {"conv.weight": (out_channels, in_channels, 3, 3), "conv.bias": (out_channels,)}
     assert {name: value.shape for name, value in block.named_parameters()} == norm | conv
 
 
