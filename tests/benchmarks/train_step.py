@@ -103,7 +103,6 @@ def make_steps(batch_size: int, size: int) -> dict[str, Step]:
         "detlit channels_last": {"channels_last": True},
         "detlit channels_last lean": {"channels_last": True, "lean_memory": True},
         "detlit channels_last bf16": {"channels_last": True, "bf16": True},
-        "detlit channels_last bf16 lean": {"channels_last": True, "bf16": True, "lean_memory": True},
     }
     for name, options in variants.items():
         steps[name] = detlit_step(detector, images, targets, **options)
