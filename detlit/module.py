@@ -88,6 +88,7 @@ class DetectionModule(LightningModule, Recorded):
         self.zero_weight_decay_on_bias_and_norm = zero_weight_decay_on_bias_and_norm
         self.channels_last = channels_last
         self._names_given, self._preprocessing_given = class_names is not None, preprocessing is not None
+        self.score_threshold: float | None = None  # least score worth showing, where a checkpoint says so
         self.class_names = tuple(class_names or _placeholder_names(detector.num_classes))
         if len(self.class_names) != detector.num_classes:
             raise ConfigurationError(
@@ -264,7 +265,9 @@ class DetectionModule(LightningModule, Recorded):
     # ----------------------------------------------------------------------------------------- checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the entry that makes the checkpoint self-contained; see :mod:`detlit.models.checkpoint_entry`."""
-        checkpoint["detlit"] = make_entry(self._spec(), self._data_spec(), self.preprocessing, self.class_names)
+        checkpoint["detlit"] = make_entry(
+            self._spec(), self._data_spec(), self.preprocessing, self.class_names, self.score_threshold
+        )
 
     def _spec(self) -> dict[str, Any]:
         """Return the constructor arguments, with what they have become since: the data decided on the classes."""
@@ -283,6 +286,7 @@ class DetectionModule(LightningModule, Recorded):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other classes with a sentence, before torch reports mismatching shapes."""
+        self.score_threshold = checkpoint.get("detlit", {}).get("score_threshold")
         names = tuple(checkpoint.get("detlit", {}).get("class_names", self.class_names))
         unnamed = _placeholder_names(len(names))
         if names != self.class_names and (
@@ -321,6 +325,7 @@ class DetectionModule(LightningModule, Recorded):
         superseded = {"weights", *overrides}  # the checkpoint holds what became of the weights
         stored = {key: value for key, value in checkpoint["detlit"]["module"].items() if key not in superseded}
         module = cls(**build(stored, allow_custom_code=allow_custom_code), **overrides)
+        module.score_threshold = checkpoint["detlit"].get("score_threshold")
         if "class_names" not in overrides:
             module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)

@@ -349,9 +349,10 @@ def test_two_processes_step_as_one_on_the_joint_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("freeze", [[], ["backbone"]], ids=["whole", "frozen backbone"])
 @pytest.mark.parametrize("preset", [yolo_nas_n, ppyoloe_s], ids=["YOLO-NAS", "PP-YOLOE"])
-def test_two_processes_train_every_family_with_default_settings(preset: Any, tmp_path: Path) -> None:
+def test_two_processes_train_every_family_with_default_settings(preset: Any, freeze: list[str], tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, devices=2, strategy="ddp_fork", max_steps=2)
     data = shapes(batch_size=2)
-    trainer.fit(DetectionModule(preset(data.num_classes)), data)
+    trainer.fit(DetectionModule(preset(data.num_classes), freeze=freeze), data)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])

@@ -5,8 +5,8 @@ The entry is plain data, so the checkpoint loads with ``torch.load(weights_only=
     {"format": 1, "module": {...}, "data": {...} or None, "preprocessing": {...}, "class_names": [...],
      "versions": {...}, "score_threshold": 0.25}
 
-``module`` and ``data`` are constructor arguments as :mod:`detlit.spec` writes them. ``score_threshold``, in converted
-checkpoints only, is what to show of the detections; the one in ``module`` is for evaluation, and therefore lower.
+``module`` and ``data`` are constructor arguments as :mod:`detlit.spec` writes them. ``score_threshold``, where somebody
+knew it, is what to show of the detections; the one in ``module`` is for evaluation, and therefore lower.
 """
 
 import platform

@@ -1,5 +1,6 @@
 """Weights from any supported file into a detector, with a report of what came of it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def load_weights(
     bare state dicts of either. Averaged weights are preferred. No file can run code.
 
     Args:
-        detector: as built; preprocessing stays its own.
+        detector: as built. Unless it was told its channel order, mean or std, it takes those of the weights; size and
+            letterbox stay its own, because they belong to the data.
         path: the file.
         mode: ``"strict"``: all weights, one to one. ``"auto"``: the same, but if the number of classes differs, the
             last layers of the classes stay as they are, except the rows of classes that have the same name in the
@@ -40,7 +42,35 @@ def load_weights(
         CheckpointError: the file is missing, damaged, holds code or other things than weights, or does not fit.
         ConfigurationError: an unknown mode, or another number of names than of classes.
     """
-    return transfer(detector, read_weights(path), str(path), mode=mode, class_names=class_names)
+    weights = read_weights(path)
+    report = transfer(detector, weights, str(path), mode=mode, class_names=class_names)
+    return dataclasses.replace(report, notes=_take_normalization(detector, weights.preprocessing))
+
+
+def _take_normalization(detector: Detector, wanted: Preprocessing | None) -> tuple[str, ...]:
+    """Let the detector see colours as its weights did, and return what to say about it."""
+    own = detector.preprocessing
+    if wanted is None or _normalization(wanted) == _normalization(own):
+        return ()
+    if _normalization(own) != _normalization(Preprocessing()) or detector.backbone.in_channels != 3:
+        return (
+            f"trained on {_describe(wanted)}, and the detector takes {_describe(own)} as it was told to: "
+            "leave that out of its preprocessing to use the weights as they were trained.",
+        )
+    detector.set_preprocessing(dataclasses.replace(own, **_normalization(wanted)))
+    return (f"the detector now takes {_describe(wanted)}, as the weights were trained.",)
+
+
+def _normalization(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the part of a preprocessing that the detector does itself."""
+    return {name: getattr(preprocessing, name) for name in ("channel_order", "mean", "std")}
+
+
+def _describe(preprocessing: Preprocessing) -> str:
+    if preprocessing.mean is None and preprocessing.std is None:
+        return f"{preprocessing.channel_order} images in [0, 1]"
+    mean, std = preprocessing.mean or 0, preprocessing.std or 1
+    return f"{preprocessing.channel_order} images normalized by mean {mean} and std {std}"
 
 
 def read_weights(path: str | Path) -> Weights:

@@ -28,6 +28,7 @@ class LoadReport:
         unexpected: tensors of the file that were left out, each with the reason.
         kept_classes: classes whose rows in the class layers, which count as skipped, were taken from the file.
         adapted: tensors, counted as loaded, that were fitted to another number of image channels.
+        notes: sentences on what else the weights want of the detector.
     """
 
     source: str
@@ -36,6 +37,7 @@ class LoadReport:
     unexpected: Mapping[str, str] = field(default_factory=dict)
     kept_classes: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return a line on the whole, and one for each reason."""
@@ -48,6 +50,7 @@ class LoadReport:
             lines.append(f"  fitted to another number of image channels: {_abridge(self.adapted)}")
         if self.kept_classes:
             lines.append(f"  but loaded for the classes of the same name: {_abridge(self.kept_classes)}")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 

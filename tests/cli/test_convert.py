@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,6 +85,13 @@ def test_boxes_are_those_of_the_network_on_the_stored_preprocessing(converted: P
 def test_the_score_threshold_is_that_of_the_source(converted: Path) -> None:
     assert Predictor(converted, device="cpu").post_prediction_callback.score_threshold == 0.5
     assert Predictor(converted, score_threshold=0.1, device="cpu").post_prediction_callback.score_threshold == 0.1
+
+
+def test_the_score_threshold_outlives_another_save(converted: Path) -> None:
+    module = DetectionModule.load_from_checkpoint(converted)
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["detlit"]["score_threshold"] == 0.5
 
 
 def test_checkpoint_is_plain_data(converted: Path) -> None:

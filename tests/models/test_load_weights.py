@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,44 @@ def test_weights_for_rgb_are_fitted_to_other_channels(channels: int, tmp_path: P
     torch.testing.assert_close(actual.cls_logits, expected.cls_logits)
     with pytest.raises(CheckpointError, match="does not fit the detector in 2 tensors"):
         load_weights(other, tmp_path / "rgb.pth", mode="strict")
+
+
+BGR = Preprocessing(keep_ratio=False, channel_order="BGR", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+
+
+def bgr_checkpoint(path: Path) -> Path:
+    detector = make_tiny_detector()
+    entry = make_entry({}, None, BGR, [f"class_{label}" for label in range(detector.num_classes)])
+    state = {f"detector.{name}": value for name, value in detector.state_dict().items()}
+    torch.save({"state_dict": state, "detlit": entry}, path)
+    return path
+
+
+def test_colours_are_normalized_as_the_weights_were_trained(tmp_path: Path) -> None:
+    detector = make_tiny_detector()
+    detector.set_preprocessing(Preprocessing(size=(64, 96)))
+    report = load_weights(detector, bgr_checkpoint(tmp_path / "bgr.ckpt"))
+    assert detector.preprocessing == replace(BGR, size=(64, 96), keep_ratio=True)
+    grey = torch.full((1, 3, 64, 96), 0.5)
+    torch.testing.assert_close(detector.normalization(grey, torch.float32)[0, :, 0, 0], torch.tensor([0.0, 0.5, 2.0]))
+    assert report.notes == (
+        "the detector now takes BGR images normalized by mean (0.5, 0.4, 0.3) and std (0.2, 0.2, 0.1), "
+        "as the weights were trained.",
+    )
+    assert report.notes[0] in str(report)
+
+
+def test_a_normalization_that_was_asked_for_stays_and_is_reported(tmp_path: Path) -> None:
+    detector = make_tiny_detector()
+    asked = Preprocessing(mean=(0.1, 0.1, 0.1))
+    detector.set_preprocessing(asked)
+    report = load_weights(detector, bgr_checkpoint(tmp_path / "bgr.ckpt"))
+    assert detector.preprocessing == asked
+    assert "takes RGB images normalized by mean (0.1, 0.1, 0.1) and std 1 as it was told to" in str(report)
+
+
+def test_weights_of_fused_branches_are_refused(tmp_path: Path) -> None:
+    fused = {"backbone.stem.conv.rbr_reparam.weight": torch.zeros(8, 3, 3, 3), "neck.neck1.x": torch.zeros(1)}
+    torch.save({"net": fused}, tmp_path / "fused.pth")
+    with pytest.raises(CheckpointError, match=r"fused\.pth holds no weights: its branches were fused"):
+        load_weights(make_tiny_detector(), tmp_path / "fused.pth")

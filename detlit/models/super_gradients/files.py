@@ -1,5 +1,6 @@
 """Layouts of the files that SuperGradients writes and published."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from detlit.structures import Preprocessing
 
 __all__ = ["weights_from_super_gradients"]
 
+_BRANCH = re.compile(r"\.branch_[13]x[13]\.")
+
 
 def weights_from_super_gradients(stored: Any) -> Weights:
     """Return the weights in a file of SuperGradients, or in a bare state dict, its own or detlit's.
@@ -26,9 +29,14 @@ def weights_from_super_gradients(stored: Any) -> Weights:
         stored: what was in the file.
 
     Raises:
-        CheckpointError: another layout.
+        CheckpointError: another layout, or branches that were fused before they were saved.
     """
     values, origin = _state_dict(stored)
+    if any(".rbr_reparam." in name for name in values) and not any(map(_BRANCH.search, values)):
+        raise CheckpointError(
+            "its branches were fused before it was saved, so that it cannot be trained on: "
+            "use a checkpoint of the training run, such as ckpt_best.pth."
+        )
     weights = Weights(from_super_gradients(values), origin)
     published = published_with(values)
     if published is None:
