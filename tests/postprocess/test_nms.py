@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from detlit.errors import ConfigurationError
 from detlit.ops.boxes import decode_boxes
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
-from detlit.postprocess.nms import rank_pairs
+from detlit.postprocess.ranking import rank_pairs
 from detlit.spec import build, spec_of
 from detlit.structures import Detection
 from tests.fake_predictions import make_predictions
