@@ -40,18 +40,25 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
     )
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) of the image that :func:`read_image` returns, in most cases without decoding it.
+def image_size(path: str | Path, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (height, width) of the image that :func:`read_image` returns, mostly without decoding it.
+
+    Args:
+        path: the image file.
+        size: (height, width) that the annotations were made for; see :func:`read_image`.
 
     Raises:
-        ImageReadError: the file is missing or no image.
+        ImageReadError: the file is missing, no image, or contradicts ``size``.
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow for 100,000 files
-            size = displayed_size(file)
+            found = displayed_size(file)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return read_image(path).shape[:2] if size is None else size
+    if found is None or (size is not None and found != size):
+        height, width = read_image(path, size).shape[:2]
+        return height, width
+    return found
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:

@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -79,6 +80,16 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
     @abstractmethod
     def load_target(self, index: int) -> GroundTruth:
         """Return what is annotated in image number ``index``."""
+
+    def image_path(self, index: int) -> Path | None:
+        """Return the file of image number ``index``, where it is one: the ``path`` of its target, if that exists."""
+        path = self.load_target(index).get("path")
+        return Path(path) if path is not None and Path(path).is_file() else None
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of image number ``index``; override it where that needs no decoding."""
+        height, width = self.load_image(index).shape[:2]
+        return height, width
 
     def setup(self) -> None:
         """Read and check what all images share; called once, before workers start."""

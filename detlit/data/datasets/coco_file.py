@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.data.datasets.coco_table import CocoTable, offsets_of
+from detlit.data.datasets.table import AnnotationTable, offsets_of
 from detlit.errors import AnnotationError, DatasetError
 
 __all__ = ["read_class_names", "read_table"]
@@ -30,16 +30,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return tuple(content.categories().values())
 
 
-def read_table(path: Path, class_names: Sequence[str] | None = None) -> CocoTable:
-    """Read and check an annotation file.
-
-    Args:
-        path: the json file.
-        class_names: a category's label is the position of its name here; ``None`` takes the declared categories in the
-            order of their ids.
+def read_table(path: Path) -> AnnotationTable:
+    """Read and check an annotation file; labels are positions in :func:`read_class_names`.
 
     Raises:
-        DatasetError: the file is missing or lists no images, or annotates classes that ``class_names`` lacks.
+        DatasetError: the file is missing or lists no images.
         AnnotationError: an entry is incomplete, contradictory, or no number.
     """
     file = CocoFile(path)
@@ -51,13 +46,13 @@ def read_table(path: Path, class_names: Sequence[str] | None = None) -> CocoTabl
     by_image = np.argsort(owners, kind="stable")
     annotations = [annotations[row] for row in by_image]
     boxes = file.boxes(annotations)
-    return CocoTable(
+    return AnnotationTable(
         image_ids=image_ids,
         file_names=np.array(file.column(images, "file_name", "image"), dtype=np.str_),
         sizes=file.sizes(images),
         offsets=offsets_of(np.bincount(owners, minlength=len(images))),
         boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        labels=file.labels(annotations, class_names),
+        labels=file.labels(annotations),
         iscrowd=file.crowds(annotations),
         areas=file.areas(annotations, boxes),
         annotation_ids=np.array([_name(row) for row in annotations], dtype=np.str_),
@@ -178,22 +173,15 @@ class CocoFile:
             areas[position] = areas[position] if value is None else value
         return areas
 
-    def labels(self, annotations: Sequence[Row], class_names: Sequence[str] | None) -> NDArray[np.int64]:
-        """Return ``(M,)`` the label of each annotation."""
-        declared = self.categories()
-        names = list(declared.values()) if class_names is None else list(class_names)
-        label_of = {key: names.index(name) for key, name in declared.items() if name in names}
+    def labels(self, annotations: Sequence[Row]) -> NDArray[np.int64]:
+        """Return ``(M,)`` the position of each annotation's category among the declared ones."""
+        label_of = {key: label for label, key in enumerate(self.categories())}
         ids = self.integers(annotations, "category_id", "annotation").tolist()
         for row, key in zip(annotations, ids, strict=True):
-            if key not in declared:
+            if key not in label_of:
                 raise AnnotationError(
                     f"{self.path}: annotation {_name(row)} has category_id {key}, which 'categories' does not declare: "
-                    f"the declared ones are {_abridge(declared)}."
-                )
-            if key not in label_of:
-                raise DatasetError(
-                    f"{self.path} annotates class {declared[key]!r}, but the classes of this run are "
-                    f"{_abridge(names)}: add it to data.class_names, or correct the name."
+                    f"the declared ones are {_abridge(label_of)}."
                 )
         return np.array([label_of[key] for key in ids], dtype=np.int64)
 

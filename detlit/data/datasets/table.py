@@ -5,23 +5,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CocoTable", "offsets_of"]
+__all__ = ["AnnotationTable", "offsets_of"]
 
 
 @dataclass(frozen=True)
-class CocoTable:
+class AnnotationTable:
     """Images and their objects as flat arrays: worker processes share them, while lists of dicts would be copied.
 
     Attributes:
         image_ids: ``(I,)`` int64.
-        file_names: ``(I,)`` str.
+        file_names: ``(I,)`` str, from the folder of the images on.
         sizes: ``(I, 2)`` int64 (height, width); 0 where the file does not say.
         offsets: ``(I + 1,)`` int64: the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
         boxes: ``(M, 4)`` float64 xyxy pixels, as annotated.
         labels: ``(M,)`` int64.
         iscrowd: ``(M,)`` bool.
         areas: ``(M,)`` float64 square pixels.
-        annotation_ids: ``(M,)`` str, for messages.
+        annotation_ids: ``(M,)`` str, for messages; ``(0,)`` where annotations have no ids.
     """
 
     image_ids: NDArray[np.int64]
@@ -43,23 +43,42 @@ class CocoTable:
         """``(I,)`` objects of each image."""
         return np.diff(self.offsets)
 
-    def select(self, images: NDArray[np.int64]) -> "CocoTable":
+    def select(self, images: NDArray[np.int64]) -> "AnnotationTable":
         """Return the table of the images at these ascending positions."""
         kept = np.zeros(len(self), dtype=np.bool_)
         kept[images] = True
-        rows = np.repeat(kept, self.counts)
+        table = self.select_objects(np.repeat(kept, self.counts))
         return replace(
-            self,
+            table,
             image_ids=self.image_ids[images],
             file_names=self.file_names[images],
             sizes=self.sizes[images],
             offsets=offsets_of(self.counts[images]),
+        )
+
+    def select_objects(self, rows: NDArray[np.bool_]) -> "AnnotationTable":
+        """Return the table with all images, but only the objects ``(M,)`` that are marked."""
+        image = np.repeat(np.arange(len(self)), self.counts)
+        return replace(
+            self,
+            offsets=offsets_of(np.bincount(image[rows], minlength=len(self))),
             boxes=self.boxes[rows],
             labels=self.labels[rows],
             iscrowd=self.iscrowd[rows],
             areas=self.areas[rows],
-            annotation_ids=self.annotation_ids[rows],
+            annotation_ids=self.annotation_ids[rows] if len(self.annotation_ids) else self.annotation_ids,
         )
+
+    def with_labels(self, labels: NDArray[np.int64]) -> "AnnotationTable":
+        """Return the table with other labels ``(M,)``."""
+        return replace(self, labels=labels)
+
+    def name_of(self, row: int) -> str:
+        """Return how messages call an object: by its id, or by its image and its place there, counted from 1."""
+        if len(self.annotation_ids):
+            return f"annotation {self.annotation_ids[row]}"
+        image = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"object {row - self.offsets[image] + 1} of {self.file_names[image]}"
 
     def without_area(self) -> NDArray[np.bool_]:
         """Return ``(M,)`` whether a box has no area inside its image."""
