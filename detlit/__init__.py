@@ -22,6 +22,7 @@ _HOME_OF = {
     "DetectionModule": "detlit.module",
     "Detector": "detlit.models",
     "EMA": "detlit.callbacks",
+    "MatrixNMS": "detlit.postprocess",
     "NMSPostPredictionCallback": "detlit.postprocess",
     "PPYoloELoss": "detlit.losses",
     "Predictor": "detlit.predictor",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     )
     from detlit.module import DetectionModule
     from detlit.optim import WarmupCosine
-    from detlit.postprocess import NMSPostPredictionCallback
+    from detlit.postprocess import MatrixNMS, NMSPostPredictionCallback
     from detlit.predictor import Predictor
     from detlit.structures import Batch, Detection, Preprocessing, Target
 
