@@ -1,6 +1,44 @@
-"""Metrics of detection quality, measured in pixels of the original images."""
+"""Metrics of detection quality, measured in pixels of the original images.
 
-from detlit.metrics.base import DetectionMetric
-from detlit.metrics.coco import COCO_STATISTICS, CocoMeanAveragePrecision
+Names are imported when first used: the functions on tables need numpy alone.
+"""
 
-__all__ = ["COCO_STATISTICS", "CocoMeanAveragePrecision", "DetectionMetric"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME_OF = {
+    "COCO_STATISTICS": "detlit.metrics.average_precision",
+    "CocoMeanAveragePrecision": "detlit.metrics.coco",
+    "DetectionMetric": "detlit.metrics.base",
+    "DetectionTable": "detlit.metrics.tables",
+    "ObjectTable": "detlit.metrics.tables",
+    "evaluate": "detlit.metrics.average_precision",
+}
+
+__all__ = [
+    "COCO_STATISTICS",
+    "CocoMeanAveragePrecision",
+    "DetectionMetric",
+    "DetectionTable",
+    "ObjectTable",
+    "evaluate",
+]
+
+if TYPE_CHECKING:
+    from detlit.metrics.average_precision import COCO_STATISTICS, evaluate
+    from detlit.metrics.base import DetectionMetric
+    from detlit.metrics.coco import CocoMeanAveragePrecision
+    from detlit.metrics.tables import DetectionTable, ObjectTable
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'detlit.metrics' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
