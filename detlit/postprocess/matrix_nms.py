@@ -5,7 +5,6 @@ from typing import Literal
 from torch import Tensor
 
 from detlit.errors import ConfigurationError
-from detlit.ops.boxes import pairwise_iou
 from detlit.postprocess.candidates import CandidateCallback
 
 __all__ = ["MatrixNMS"]
@@ -62,10 +61,14 @@ class MatrixNMS(CandidateCallback):
 
     def _decay(self, boxes: Tensor, groups: Tensor) -> Tensor:
         """Return the factor ``(K,)`` in [0, 1] of each score, eq. 5 of the paper."""
-        iou = pairwise_iou(boxes, boxes).mul_(groups[:, None] == groups).triu_(1)  # (better, box)
+        from torchvision.ops import box_iou  # here, because importing it takes as long as importing torch
+
+        competing = (groups[:, None] == groups).triu_(1)  # (better, box)
+        iou = box_iou(boxes, boxes).nan_to_num_(0).mul_(competing)  # two boxes without area: 0 / 0
         suspicion = iou.amax(0)[:, None]  # of the better box: its largest overlap with one better still
         if self.kernel == "gaussian":
             exponent: Tensor = iou.square_().sub_(suspicion.square()).amax(0)
             return (-self.sigma * exponent).exp()
-        # A copy of a better box suspects all others of nothing: its overlap with them counts in full.
-        return ((1 - iou) / (1 - suspicion).clamp(min=1e-6)).amin(0)
+        # A suspicion of 1 says nothing of others, 1 / 0, except of a further copy, 0 / 0, which goes.
+        linear: Tensor = ((1 - iou) / (1 - suspicion).clamp(min=1e-6)).amin(0)
+        return linear
