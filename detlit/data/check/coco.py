@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from detlit.data.check.records import Problem, Split
 from detlit.data.datasets.coco_file import CocoFile, Row
+from detlit.data.datasets.files import IMAGE_SUFFIXES
 from detlit.errors import AnnotationError
 
 __all__ = ["collect_coco"]
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 def collect_coco(name: str, path: Path, folder: Path) -> Split:

@@ -100,8 +100,7 @@ def _fits(boxes: Boxes, sizes: Boxes) -> Mask:
     """Return ``(M,)`` whether boxes xyxy have an area and lie in their images, but for some slack."""
     ordered = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     inside = (boxes[:, :2] >= -SLACK).all(axis=1) & (boxes[:, 2:] <= sizes + SLACK).all(axis=1)
-    fits: Mask = ordered & inside
-    return fits
+    return np.logical_and(ordered, inside)
 
 
 def _as(boxes: Boxes, order: str) -> Boxes:

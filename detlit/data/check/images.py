@@ -1,7 +1,6 @@
 """Faults of image files, and images that are there twice."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +8,8 @@ from numpy.typing import NDArray
 
 from detlit.data.check.finding import Finding, of_images
 from detlit.data.check.records import Records
-from detlit.data.check.scan import Scan, missing_files
+from detlit.data.check.scan import Scan
+from detlit.data.datasets.files import missing_files
 
 __all__ = ["check_images", "check_presence", "near_duplicates"]
 
@@ -25,7 +25,9 @@ CONTRAST = 3.0
 
 def check_presence(records: Records) -> list[Finding]:
     """Return the images that are missing, without reading any."""
-    return of_images("missing-image", records, dict.fromkeys(missing_files(records.paths), ""))
+    absent = set(missing_files([path for path in records.paths if path]))
+    missing = {image: "" for image, path in enumerate(records.paths) if path in absent}
+    return of_images("missing-image", records, missing)
 
 
 def check_images(records: Records, scans: Sequence[Scan]) -> list[Finding]:
@@ -107,10 +109,11 @@ def _close(signs: NDArray[np.float32], own: NDArray[np.int64], later: NDArray[np
     return found
 
 
-def _difference_hash(thumbnail: NDArray[np.uint8]) -> NDArray[Any]:
+def _difference_hash(thumbnail: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return ``(64,)`` 1 where a pixel of a 9x8 picture is brighter than its left neighbour, otherwise -1."""
     small = cv2.resize(thumbnail, (9, 8), interpolation=cv2.INTER_AREA)
-    return np.where(small[:, 1:] > small[:, :-1], np.float32(1), np.float32(-1)).reshape(-1)
+    signs: NDArray[np.float32] = np.where(small[:, 1:] > small[:, :-1], 1, -1).astype(np.float32).reshape(-1)
+    return signs
 
 
 def _correlation(first: Scan, second: Scan) -> float:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -133,14 +132,3 @@ def _is_turned(data: bytes, annotated: tuple[int, int]) -> bool:
     """Tell whether an image has its annotated size without the rotation that EXIF asks for."""
     stored = _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return stored is not None and stored.shape[:2] == annotated
-
-
-def missing_files(paths: Sequence[str]) -> Iterator[int]:
-    """Yield the positions of files that are not there, by listing each folder once."""
-    present: dict[str, set[str]] = {}
-    for position, path in enumerate(paths):
-        folder, name = os.path.split(path)
-        if path and folder not in present:
-            present[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()  # noqa: PTH112, PTH208
-        if path and name not in present[folder]:
-            yield position

@@ -6,60 +6,69 @@ from collections.abc import Sequence
 import numpy as np
 
 from detlit.data.check.records import Problem, Split
-from detlit.data.datasets.yolo_file import label_path, parse_line
+from detlit.data.datasets.files import relative_to
+from detlit.data.datasets.yolo_file import parse_line
 from detlit.data.images import image_size
 from detlit.errors import AnnotationError, ImageReadError
 
 __all__ = ["collect_yolo"]
 
 
-def collect_yolo(name: str, source: str, class_names: Sequence[str], folder: str, images: Sequence[str]) -> Split:
-    """Return what the label files of images say, and what in them cannot be read.
+def collect_yolo(
+    name: str,
+    source: str,
+    class_names: Sequence[str],
+    root: str,
+    images: Sequence[str],
+    labels: Sequence[str],
+    confidence: bool = False,
+) -> Split:
+    """Return what label files say, and what in them cannot be read.
 
     Args:
         name: of the split.
         source: what messages call the annotations.
         class_names: of the class ids.
-        folder: that the images start from.
-        images: their files, from the folder on.
+        root: folder that names in messages start from.
+        images: files of the images.
+        labels: the label file of each, there or not.
+        confidence: accept a sixth number in a line.
     """
     problems: list[Problem] = []
-    paths = [os.path.join(folder, image) for image in images]  # noqa: PTH118 - pathlib is slow for 100,000 files
-    sizes = np.array([_size(path) for path in paths], dtype=np.int64).reshape(-1, 2)
-    image, labels, boxes, sources = [], [], [], []
-    for position, path in enumerate(paths):
-        file = label_path(path)
-        for number, line in _lines(file, problems):
-            place = f"{os.path.relpath(file, os.path.dirname(label_path(folder + '/x')))}:{number}"  # noqa: PTH120
+    sizes = np.array([_size(path) for path in images], dtype=np.int64).reshape(-1, 2)
+    names, files = relative_to(root, images), relative_to(root, labels)
+    owners, ids, boxes, sources = [], [], [], []
+    for position, path in enumerate(labels):
+        for number, line in _lines(path, problems):
+            place = f"{files[position]} line {number}"
             try:
-                label, box = parse_line(line)
+                label, box = parse_line(line, confidence=confidence)
             except AnnotationError as error:
-                problems.append(Problem("malformed-record", place, str(error).removesuffix("."), images[position]))
+                problems.append(Problem("malformed-record", place, str(error).removesuffix(".")))
                 continue
             if label >= len(class_names):
-                problems.append(Problem("undeclared-class", place, f"class {label}", images[position]))
+                problems.append(Problem("undeclared-class", place, f"class {label}"))
                 continue
-            image.append(position)
-            labels.append(label)
+            owners.append(position)
+            ids.append(label)
             boxes.append(box)
             sources.append(place)
-    owners = np.array(image, dtype=np.int64)
-    problems += _lost(paths)
+    image = np.array(owners, dtype=np.int64)
     return Split(
         name=name,
         source=source,
         format="yolo",
         class_names=tuple(class_names),
         class_ids=tuple(range(len(class_names))),
-        images=list(images),
-        paths=paths,
+        images=names,
+        paths=list(images),
         sizes=sizes,
-        image=owners,
-        labels=np.array(labels, dtype=np.int64),
-        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4) * np.tile(sizes[owners][:, ::-1], 2),
-        iscrowd=np.zeros(len(owners), dtype=np.bool_),
+        image=image,
+        labels=np.array(ids, dtype=np.int64),
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4) * np.tile(sizes[image][:, ::-1], 2),
+        iscrowd=np.zeros(len(image), dtype=np.bool_),
         sources=sources,
-        problems=problems,
+        problems=[*problems, *_lost(labels, root)],
     )
 
 
@@ -83,25 +92,23 @@ def _lines(file: str, problems: list[Problem]) -> list[tuple[int, str]]:
         return []
 
 
-def _lost(paths: Sequence[str]) -> list[Problem]:
+def _lost(labels: Sequence[str], root: str) -> list[Problem]:
     """Return label files beside those of the images that belong to none of them."""
     wanted: dict[str, set[str]] = {}
-    for path in paths:
-        parent, file = os.path.split(label_path(path))
+    for path in labels:
+        parent, file = os.path.split(path)
         wanted.setdefault(parent, set()).add(file)
     lost = []
     for parent, files in wanted.items():
-        if os.path.basename(parent) == "images" or not os.path.isdir(parent):  # noqa: PTH112, PTH119
-            continue
-        others = [file for file in os.listdir(parent) if file.endswith(".txt") and file not in files]  # noqa: PTH208
-        lost += [os.path.join(parent, file) for file in others if _looks_like_labels(parent, file)]  # noqa: PTH118
-    return [Problem("lost-labels", file) for file in sorted(lost)]
+        texts = os.listdir(parent) if os.path.isdir(parent) else []  # noqa: PTH112, PTH208
+        others = [os.path.join(parent, file) for file in texts if file.endswith(".txt") and file not in files]  # noqa: PTH118
+        lost += [path for path in others if _holds_objects(path)]
+    return [Problem("lost-labels", path) for path in relative_to(root, sorted(lost))]
 
 
-def _looks_like_labels(parent: str, file: str) -> bool:
-    """Tell whether a text file's first line is an object: README.txt and classes.txt are not."""
-    lines = _lines(os.path.join(parent, file), [])  # noqa: PTH118
+def _holds_objects(path: str) -> bool:
+    """Tell whether the first line of a text file is an object: those of classes.txt and README.txt are not."""
     try:
-        return bool(lines) and parse_line(lines[0][1]) is not None
+        return any(parse_line(line) for _, line in _lines(path, [])[:1])
     except AnnotationError:
         return False

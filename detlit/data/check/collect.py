@@ -1,0 +1,52 @@
+"""From data sets to the tables that are checked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from detlit.data.check.coco import collect_coco
+from detlit.data.check.foreign import collect_dataset
+from detlit.data.check.records import Problem, Split
+from detlit.data.check.yolo import collect_yolo
+from detlit.data.datasets import CocoDataset, DetectionDataset
+from detlit.data.datasets.yolo import YoloDataset
+from detlit.errors import DatasetError
+
+__all__ = ["collect"]
+
+
+def collect(datasets: Mapping[str, DetectionDataset]) -> tuple[list[Split], list[Problem]]:
+    """Return the splits of data sets as far as they can be read, and those that cannot be read at all.
+
+    Args:
+        datasets: by the name of the split.
+
+    Raises:
+        DatasetError: none of them can be read.
+    """
+    splits, problems = [], []
+    for name, dataset in datasets.items():
+        try:
+            splits.append(_collect(name, dataset))
+        except DatasetError as error:
+            problems.append(Problem("unreadable-annotations", name, str(error).removesuffix(".")))
+    if not splits:
+        raise DatasetError(problems[0].text + "." if problems else "there are no data to check.")
+    return splits, problems
+
+
+def _collect(name: str, dataset: DetectionDataset) -> Split:
+    if isinstance(dataset, CocoDataset):
+        return collect_coco(name, dataset.annotation_path, _folder_of(dataset))
+    if isinstance(dataset, YoloDataset):
+        images = dataset._images()
+        names, root = dataset.read_class_names(), str(dataset.root or "")
+        return collect_yolo(name, dataset.source, names, root, images, dataset._labels_of(images), dataset.confidence)
+    return collect_dataset(name, dataset)
+
+
+def _folder_of(dataset: CocoDataset) -> Path:
+    """Return the folder of the images; where there is none, the one that was asked for: all images are missing then."""
+    try:
+        return dataset.find_image_folder()
+    except DatasetError:
+        return Path(dataset.root or "", dataset.images)
