@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, distributed
 
 from detlit.errors import CheckpointError, ConfigurationError
 from detlit.losses import DetectionLoss, PPYoloELoss
@@ -36,8 +36,8 @@ class DetectionModule(LightningModule, Recorded):
 
     Calling the module, ``module(images)``, returns one :class:`~detlit.structures.Detection` per image in network
     pixels; :meth:`predict_step` returns them in pixels of the original images. Logged: ``train/loss`` and its terms,
-    and the metric's values as ``val/map``, ``val/map_50``, ... and ``test/map``, ... A second validation loader logs
-    ``val_1/map``, and so on.
+    ``val/loss`` and its terms, and the metric's values as ``val/map``, ``val/map_50``, ... and ``test/map``, ... A
+    second validation loader logs ``val_1/map``, and so on.
 
     Args:
         detector: the network.
@@ -106,6 +106,7 @@ class DetectionModule(LightningModule, Recorded):
         parameter_groups(detector, learning_rates=self.learning_rates)  # refuses wrong names now, not when fit starts
         # In a dict, so that they are no part of the network: no entry in its summary, no device or mode of its own.
         self._metrics = {"": CocoMeanAveragePrecision() if metric is None else metric}
+        self._losses: dict[str, dict[str, Tensor]] = {}
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -170,7 +171,7 @@ class DetectionModule(LightningModule, Recorded):
         return output.total
 
     def validation_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Detect and hand detections and ground truth to the metric of this loader."""
+        """Compute the loss, and hand detections and ground truth to the metric of this loader."""
         self._evaluate(batch, _stage_key("val", dataloader_idx))
 
     def on_validation_epoch_start(self) -> None:
@@ -204,9 +205,31 @@ class DetectionModule(LightningModule, Recorded):
         return _in_original_pixels(self(images), targets.targets if isinstance(targets, Batch) else targets)
 
     def _evaluate(self, batch: AnyBatch, key: str) -> None:
-        images, targets = _images_and_targets(batch)
-        targets = targets.targets if isinstance(targets, Batch) else targets
-        self._metric_of(key).update(_in_original_pixels(self(images), targets), targets)
+        images, truth = _images_and_targets(batch)
+        predictions = self.detector(images)
+        if key.partition("_")[0] == "val":
+            self._add_loss(key, self.loss(predictions, truth), len(images))
+        targets = truth.targets if isinstance(truth, Batch) else truth
+        detections = _in_original_pixels(self.post_prediction_callback(predictions), targets)
+        self._metric_of(key).update(detections, targets)
+
+    def _add_loss(self, key: str, output: LossOutput, num_images: int) -> None:
+        """Add a batch to the mean loss of a loader, in which each image of it counts once."""
+        values = {"loss": output.total, **output.terms}
+        sums = self._losses.setdefault(key, {})
+        for name, value in (*values.items(), ("images", torch.ones_like(output.total))):
+            sums[name] = sums.get(name, 0) + value.detach() * num_images
+
+    def _mean_losses(self, key: str) -> dict[str, float]:
+        """Return the mean losses of a loader over the images of all ranks, some of which may have had none."""
+        own = {name: float(value) for name, value in self._losses.pop(key, {}).items()}
+        everyone: list[Any] = [own]
+        if distributed.is_available() and distributed.is_initialized():
+            everyone = [None] * distributed.get_world_size()
+            distributed.all_gather_object(everyone, own)
+        names = next((list(sums) for sums in everyone if sums), [])
+        totals = {name: sum(sums[name] for sums in everyone if sums) for name in names}
+        return {name: total / totals["images"] for name, total in totals.items() if name != "images"}
 
     # -------------------------------------------------------------------------------------------- metrics
     def _metric_of(self, key: str) -> DetectionMetric:
@@ -216,6 +239,7 @@ class DetectionModule(LightningModule, Recorded):
         return self._metrics[key].to(self.device)
 
     def _reset_metrics(self, stage: str) -> None:
+        self._losses.clear()
         for key, metric in self._metrics.items():
             if key.partition("_")[0] == stage:
                 metric.reset()
@@ -228,6 +252,7 @@ class DetectionModule(LightningModule, Recorded):
             metric = self._metric_of(key)
             values = metric.compute()
             metric.reset()
+            self.log_dict({f"{key}/{name}": loss for name, loss in self._mean_losses(key).items()})
             on_bar = [name for name in ("map", "map_50") if name in values]
             self.log_dict({f"{key}/{name}": values.pop(name).float() for name in on_bar}, prog_bar=True)
             self.log_dict({f"{key}/{name}": value.float() for name, value in values.items()})

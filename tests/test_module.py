@@ -126,6 +126,23 @@ def test_a_foreign_pipeline_trains_and_validates(tmp_path: Path) -> None:
     )
 
 
+def test_validation_logs_the_mean_loss_of_its_images(tmp_path: Path) -> None:
+    """Batches of 3, 3 and 1 image: every image weighs the same."""
+    images = [TorchvisionStyle()[index] for index in range(7)]
+    module = DetectionModule(tiny_detector())
+    batches = [to_lists(images[start : start + 3]) for start in (0, 3, 6)]
+    (logged,) = make_trainer(tmp_path).validate(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    module.eval()
+    with torch.no_grad():
+        losses = [module.loss(module.detector(torch.stack(batch)), targets) for batch, targets in batches]
+    for name in ("loss_cls", "loss_iou", "loss_dfl"):
+        first, second, third = (float(loss.terms[name]) for loss in losses)
+        assert logged[f"val/{name}"] == pytest.approx((3 * first + 3 * second + third) / 7, rel=1e-5)
+    assert logged["val/loss"] == pytest.approx(
+        sum(logged[f"val/{name}"] for name in ("loss_cls", "loss_iou", "loss_dfl"))
+    )
+
+
 class WithoutGradient(Callback):
     """Notes the parameters that took no part in a step."""
 
