@@ -3,7 +3,6 @@
 import os
 import warnings
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.datasets.base import DetectionDataset, GroundTruth
+from detlit.data.datasets.files import missing_files
 from detlit.data.datasets.table import AnnotationTable
 from detlit.data.images import image_size, read_image
 from detlit.errors import ConfigurationError, DatasetError
@@ -130,7 +130,12 @@ class AnnotatedDataset(DetectionDataset):
 
     def _check_images(self, table: AnnotationTable) -> None:
         """Raise an error if image files are missing."""
-        _check_files(self._image_folder, table.file_names.tolist())
+        missing = missing_files([os.path.join(self._image_folder, name) for name in table.file_names.tolist()])  # noqa: PTH118
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} of {len(table)} images are missing, the first is {missing[0]}: check the data set's "
+                "'images' folder, or remove them from the annotation file."
+            )
 
     # ---------------------------------------------------------------------------------------------- one image
     def __len__(self) -> int:
@@ -186,23 +191,6 @@ def select_classes(declared: Sequence[str], classes: Classes | None, source: str
     if unknown:
         raise DatasetError(f"classes asks for {unknown[0]!r}, but {source} has {_abridge(declared)}: correct the name.")
     return renamed
-
-
-def _check_files(folder: Path, file_names: Sequence[str]) -> None:
-    """Raise an error if files are missing, by listing each folder once: a look at every file is slow on networks."""
-    names_in: dict[str, list[str]] = defaultdict(list)
-    for file_name in file_names:
-        parent, name = os.path.split(os.path.join(folder, file_name))  # noqa: PTH118 - pathlib is slow for 100,000 files
-        names_in[parent].append(name)
-    missing = []
-    for parent, names in names_in.items():
-        present = set(os.listdir(parent)) if os.path.isdir(parent) else set()  # noqa: PTH112, PTH208
-        missing += [f"{parent}/{name}" for name in names if name not in present]
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of {len(file_names)} images are missing, the first is {missing[0]}: check the data set's "
-            "'images' folder, or remove them from the annotation file."
-        )
 
 
 def _warn_about(table: AnnotationTable, source: str) -> None:

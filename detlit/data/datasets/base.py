@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detlit.data.decoding import Decoding
 from detlit.data.sample import Originals, Sample, clip_boxes, to_tensors
 from detlit.data.sampler import SampleIndex
 from detlit.errors import AnnotationError, DatasetError
@@ -62,11 +63,13 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
             own copy of the data set.
         augmentation_seed: the random state of a transform follows from it, the epoch and the index, whatever the
             number of workers.
+        decoding: how :meth:`load_sample` gets images: from a cache, at a reduced scale; the data module sets it.
     """
 
     class_names: Sequence[str]
     transform: Callable[[Sample, np.random.Generator], Sample] | None = None
     augmentation_seed: int = 0
+    decoding: Decoding | None = None
     _worker_generator: tuple[tuple[int, int], np.random.Generator] | None = None
 
     @abstractmethod
@@ -109,35 +112,41 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
 
     def __getitem__(self, index: int | SampleIndex) -> tuple[Tensor, Target]:
         """Return image ``(3, H, W)`` uint8 and its target, boxes in absolute xyxy pixels of that image."""
-        sample = self.load_sample(index.dataset_index if isinstance(index, SampleIndex) else index)
+        if isinstance(index, SampleIndex):
+            sample = self.load_sample(index.dataset_index)
+            sample.request = index
+        else:
+            sample = self.load_sample(index)
         if self.transform is not None:
             sample = self.transform(sample, self._generator(index))
         return to_tensors(sample)
 
     def load_sample(self, index: int) -> Sample:
-        """Return image number ``index`` and its objects, untransformed.
+        """Return image number ``index`` and its objects, untransformed, but perhaps decoded at a reduced scale.
 
         Raises:
             AnnotationError: boxes or labels that cannot be.
             DatasetError: ``load_image`` returned something other than ``(H, W, 3)`` uint8.
         """
-        image, truth = self.load_image(index), self.load_target(index)
+        truth = self.load_target(index)
+        decoded = (self.decoding or Decoding()).load(self, index)
+        image = decoded.image
         path = truth.get("path", f"{type(self).__name__}[{index}]")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DatasetError(f"image {path} is {image.dtype} {image.shape}: load_image must return uint8 (H, W, 3).")
         originals = _originals(truth, len(self.class_names), path)
-        height, width = image.shape[:2]
-        boxes = clip_boxes(originals.boxes, height, width)
+        boxes = clip_boxes(originals.boxes, *decoded.size)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return Sample(
             image=image,
-            boxes=boxes[kept],
+            boxes=boxes[kept] / decoded.factor,
             labels=originals.labels[kept],
             iscrowd=originals.iscrowd[kept],
             image_id=truth.get("image_id", index),
             dataset_index=index,
             path=path,
-            orig_size=(height, width),
+            orig_size=decoded.size,
+            geometry=(1 / decoded.factor, 1 / decoded.factor, 0.0, 0.0),
             originals=originals,
         )
 
@@ -148,7 +157,7 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         goes on. A generator inherited from the parent process is never used: it would repeat in every worker.
         """
         if isinstance(index, SampleIndex):
-            return np.random.default_rng((self.augmentation_seed, index.epoch, index.dataset_index))
+            return np.random.default_rng((self.augmentation_seed, index.epoch, index.dataset_index, index.repeat))
         owner = (os.getpid(), torch.initial_seed())
         if self._worker_generator is None or self._worker_generator[0] != owner:
             self._worker_generator = owner, np.random.default_rng((self.augmentation_seed, torch.initial_seed()))

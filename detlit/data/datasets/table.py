@@ -1,11 +1,26 @@
 """Annotations of a whole data set as flat arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AnnotationTable", "offsets_of"]
+__all__ = ["AnnotationTable", "ImageObjects", "offsets_of", "table_of"]
+
+
+@dataclass(frozen=True)
+class ImageObjects:
+    """One image and its objects, as a file says: a row per object in the lists, boxes xyxy in pixels.
+
+    ``size`` (height, width) is ``None`` where the file does not say.
+    """
+
+    file_name: str
+    size: tuple[int, int] | None
+    boxes: Sequence[Sequence[float]] = ()
+    labels: Sequence[int] = ()
+    iscrowd: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,14 @@ class AnnotationTable:
         """Return the table with other labels ``(M,)``."""
         return replace(self, labels=labels)
 
+    def with_boxes(self, boxes: NDArray[np.float64]) -> "AnnotationTable":
+        """Return the table with other boxes ``(M, 4)``, and the areas of those."""
+        return replace(self, boxes=boxes, areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+
+    def with_crowds(self, iscrowd: NDArray[np.bool_]) -> "AnnotationTable":
+        """Return the table with other crowd flags ``(M,)``."""
+        return replace(self, iscrowd=iscrowd)
+
     def name_of(self, row: int) -> str:
         """Return how messages call an object: by its id, or by its image and its place there, counted from 1."""
         if len(self.annotation_ids):
@@ -93,6 +116,23 @@ class AnnotationTable:
         repeated = np.ones(len(self.labels), dtype=np.bool_)
         repeated[first] = False
         return repeated
+
+
+def table_of(images: Sequence[ImageObjects]) -> AnnotationTable:
+    """Return a table of images numbered 0, 1, 2, ...; objects without ``iscrowd`` are none, areas are of the boxes."""
+    boxes = np.array([box for image in images for box in image.boxes], dtype=np.float64).reshape(-1, 4)
+    crowds = [crowd for image in images for crowd in image.iscrowd or [False] * len(image.labels)]
+    return AnnotationTable(
+        image_ids=np.arange(len(images)),
+        file_names=np.array([image.file_name for image in images], dtype=np.str_),
+        sizes=np.array([image.size or (0, 0) for image in images], dtype=np.int64).reshape(-1, 2),
+        offsets=offsets_of(np.array([len(image.labels) for image in images], dtype=np.int64)),
+        boxes=boxes,
+        labels=np.array([label for image in images for label in image.labels], dtype=np.int64),
+        iscrowd=np.array(crowds, dtype=np.bool_),
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        annotation_ids=np.array([], dtype=np.str_),
+    )
 
 
 def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,18 +15,16 @@ class VocAnnotation:
     """What one xml file says.
 
     Attributes:
-        file_name: of the image, without a folder; ``""`` where the file does not say.
         size: (height, width) in pixels; ``None`` where the file does not say, or says 0.
         names: the class of each object.
         boxes: xmin, ymin, xmax, ymax of each object, as written: not checked against the image.
         difficult: whether each object is marked so.
     """
 
-    file_name: str
-    size: tuple[int, int] | None
-    names: tuple[str, ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
-    difficult: tuple[bool, ...]
+    size: tuple[int, int] | None = None
+    names: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    difficult: tuple[bool, ...] = ()
 
 
 def read_voc_file(path: str | Path) -> VocAnnotation:
@@ -46,7 +44,6 @@ def read_voc_file(path: str | Path) -> VocAnnotation:
         raise AnnotationError(f"annotation file {path} is no VOC file: its root is <{root.tag}>, not <annotation>.")
     objects = root.findall("object")
     return VocAnnotation(
-        file_name=(root.findtext("filename") or "").replace("\\", "/").rpartition("/")[2].strip(),
         size=_size(root, path),
         names=tuple(_name(item, number, path) for number, item in enumerate(objects, 1)),
         boxes=tuple(_box(item, number, path) for number, item in enumerate(objects, 1)),

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detlit.errors import AnnotationError, DatasetError
+from detlit.data.datasets.files import read_text
+from detlit.errors import AnnotationError
 
-__all__ = ["DataYaml", "YoloObject", "label_path", "parse_line", "read_data_yaml", "read_list"]
+__all__ = ["DataYaml", "YoloObject", "label_path", "parse_line", "read_data_yaml", "read_labels", "read_list"]
+
+_LARGEST_FRACTION = 2.0  # boxes reach beyond the image by a rounding or a bad drag, not by its whole size
 
 
 class YoloObject(NamedTuple):
@@ -62,6 +65,30 @@ def parse_line(line: str, *, confidence: bool = False) -> YoloObject:
     x_centre, y_centre, width, height = numbers[:4]
     box = (x_centre - width / 2, y_centre - height / 2, x_centre + width / 2, y_centre + height / 2)
     return YoloObject(int(label), box)
+
+
+def read_labels(path: str | Path, *, confidence: bool = False) -> list[YoloObject]:
+    """Return the objects of a label file; blank lines are none.
+
+    Raises:
+        DatasetError: the file is unreadable.
+        AnnotationError: a line that :func:`parse_line` refuses, or whose numbers must be pixels.
+    """
+    objects = []
+    for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
+        if not line or line.isspace():
+            continue
+        try:
+            item = parse_line(line, confidence=confidence)
+        except AnnotationError as error:
+            raise AnnotationError(f"{path} line {number}: {error}") from None
+        if max(item.box) > _LARGEST_FRACTION or min(item.box) < -_LARGEST_FRACTION:
+            raise AnnotationError(
+                f"{path} line {number}: {_quoted(line)} reaches far beyond the image: write fractions of its width and "
+                "height, not pixels."
+            )
+        objects.append(item)
+    return objects
 
 
 def label_path(image: str) -> str:
@@ -126,7 +153,7 @@ def read_list(path: str | Path) -> list[str]:
         DatasetError: the file is missing or unreadable.
     """
     path = Path(path)
-    lines = [os.path.normpath(line.strip()) for line in _read_text(path).splitlines() if line.strip()]
+    lines = [os.path.normpath(line.strip()) for line in read_text(path).splitlines() if line.strip()]
     folders = [path.parent, *path.parent.parents]
     base = next((folder for folder in folders if lines and (folder / lines[0]).is_file()), path.parent)
     return [os.path.join(base, line) for line in lines]  # noqa: PTH118 - pathlib is slow for 100,000 files
@@ -161,22 +188,13 @@ def _load(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(_read_text(path))
+        content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise AnnotationError(f"{path} is not valid yaml ({reason}): correct it.") from error
     if not isinstance(content, dict):
         raise AnnotationError(f"{path} holds no settings: a data.yaml has 'names', 'train' and 'val'.")
     return content
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise DatasetError(f"there is no file {path}: check data.root and the data set's arguments.") from None
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}): give a readable file.") from error
 
 
 def _quoted(line: str, limit: int = 60) -> str:
