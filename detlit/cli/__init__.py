@@ -15,6 +15,7 @@ TRAINER_COMMANDS = {
     "test": "score a checkpoint on the test split",
 }
 LIGHT_COMMANDS = {
+    "check-data": "find what is wrong with a data set",
     "predict": "detect objects in an image or a folder",
     "convert": "make a checkpoint from weights of SuperGradients",
     "models": "list the detectors with their sizes",
@@ -61,7 +62,7 @@ def _run(arguments: list[str]) -> int:
     from detlit.cli.messages import one_line
     from detlit.errors import ConfigurationError, DetlitError
 
-    module = "lightning" if arguments[0] in TRAINER_COMMANDS else arguments[0]
+    module = "lightning" if arguments[0] in TRAINER_COMMANDS else arguments[0].replace("-", "_")
     try:
         import_module(f"detlit.cli.{module}").main(arguments)
     except (DetlitError, OSError) as error:

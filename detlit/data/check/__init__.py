@@ -1,7 +1,21 @@
 """The dataset doctor: faults of annotations and images, found before they cost a training run."""
 
+from detlit.data.check.collect import collect
 from detlit.data.check.doctor import Checkup, check_data
-from detlit.data.check.finding import Finding
+from detlit.data.check.finding import KINDS, Finding, Severity
+from detlit.data.check.fix import Fixed, fix
 from detlit.data.check.records import Problem, Records, Split
 
-__all__ = ["Checkup", "Finding", "Problem", "Records", "Split", "check_data"]
+__all__ = [
+    "KINDS",
+    "Checkup",
+    "Finding",
+    "Fixed",
+    "Problem",
+    "Records",
+    "Severity",
+    "Split",
+    "check_data",
+    "collect",
+    "fix",
+]

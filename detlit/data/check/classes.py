@@ -30,10 +30,10 @@ def _foreign(records: Records) -> list[Finding]:
 def _order(records: Records) -> list[Finding]:
     """Return splits whose ids mean other classes than those of the first split."""
     first, *others = records.splits
-    names = dict(zip(first.class_ids, first.class_names, strict=True))
+    names = dict(zip(first.class_ids, first.class_names, strict=False))  # no ids in VOC
     places = []
     for split in others:
-        own = dict(zip(split.class_ids, split.class_names, strict=True))
+        own = dict(zip(split.class_ids, split.class_names, strict=False))
         differing = [key for key in own if own[key] != names.get(key) and own[key] in names.values()]
         if differing:
             key = differing[0]

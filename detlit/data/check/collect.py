@@ -6,8 +6,12 @@ from pathlib import Path
 from detlit.data.check.coco import collect_coco
 from detlit.data.check.foreign import collect_dataset
 from detlit.data.check.records import Problem, Split
+from detlit.data.check.voc import collect_voc
 from detlit.data.check.yolo import collect_yolo
-from detlit.data.datasets import CocoDataset, DetectionDataset
+from detlit.data.datasets.base import DetectionDataset
+from detlit.data.datasets.coco import CocoDataset
+from detlit.data.datasets.files import relative_to
+from detlit.data.datasets.voc import VocDataset
 from detlit.data.datasets.yolo import YoloDataset
 from detlit.errors import DatasetError
 
@@ -41,6 +45,12 @@ def _collect(name: str, dataset: DetectionDataset) -> Split:
         images = dataset._images()
         names, root = dataset.read_class_names(), str(dataset.root or "")
         return collect_yolo(name, dataset.source, names, root, images, dataset._labels_of(images), dataset.confidence)
+    if isinstance(dataset, VocDataset):
+        images, files = dataset._files()
+        inner = relative_to(dataset.find_image_folder(), images)
+        return collect_voc(
+            name, dataset.source, dataset._class_names, inner, images, files, dataset.difficult, dataset.one_based
+        )
     return collect_dataset(name, dataset)
 
 
