@@ -1,18 +1,26 @@
 """The LightningDataModule: data sets to loaders of batches."""
 
 import copy
+import math
 import os
 import warnings
+from typing import Any, Literal
 
 import cv2
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from detlit.data.collate import collate
 from detlit.data.datasets import DetectionDataset, ShapesDataset
-from detlit.data.sampler import DetectionSampler
-from detlit.data.transforms import Augment, Letterbox, Transform, default_augmentations
+from detlit.data.decoding import Decoded, Decoding
+from detlit.data.image_cache import DiskCache, RamCache
+from detlit.data.loader import ResumableLoader
+from detlit.data.sampler import DetectionSampler, repeat_factors
+from detlit.data.transforms import Augment, BatchTransform, Letterbox, Transform, default_augmentations
+from detlit.data.transforms.letterbox import resized
 from detlit.errors import ConfigurationError, DatasetError
 from detlit.spec import Recorded
 from detlit.structures import Batch, Preprocessing
@@ -36,6 +44,8 @@ class DetectionDataModule(LightningDataModule, Recorded):
         preprocessing: how images become network input, instead of ``image_size`` and the defaults.
         augmentations: changes at random to training images, :func:`~detlit.data.transforms.default_augmentations`
             unless given; ``[]`` for none.
+        multi_scale: (least, largest) factor of the network input in training: each batch is of one size, drawn from
+            those with sides that are multiples of 32; ``None`` for one size.
         class_names: names of the labels in their order; ``None`` takes those of the training split, or of the first
             split there is.
         batch_size: training images per step and process.
@@ -43,6 +53,17 @@ class DetectionDataModule(LightningDataModule, Recorded):
         num_workers: processes that load each split; ``None`` takes one per core, at most 8, and none for a data set of
             less than 64 images.
         seed: of the order of the training images and their augmentation.
+        cache: keep decoded images of the training and validation splits: ``"ram"`` decodes all of them in
+            :meth:`setup`, ``"disk"`` as they come, and later runs find them there; ``None`` decodes them each time.
+        cache_dir: the folder of the disk cache; ``detlit/images`` in the user's cache folder unless given.
+        reduced_decoding: decode training JPEGs that are at least twice as large as the network input at a half, a
+            quarter or an eighth of their size, two to three times as fast; pixels differ a little, boxes do not.
+        repeat_threshold: part of the images below which a class counts as rare, and images with it are repeated, see
+            :func:`~detlit.data.sampler.repeat_factors`; ``None`` repeats none.
+
+    Attributes:
+        mosaic_off_epoch: from this epoch on training images are not combined with others;
+            :class:`~detlit.callbacks.CloseMosaic` sets it. ``None`` for never.
 
     Raises:
         ConfigurationError: arguments that contradict each other; later, a batch larger than the training split.
@@ -58,11 +79,16 @@ class DetectionDataModule(LightningDataModule, Recorded):
         image_size: int | tuple[int, int] = 640,
         preprocessing: Preprocessing | None = None,
         augmentations: list[Transform] | None = None,
+        multi_scale: tuple[float, float] | None = None,
         class_names: list[str] | None = None,
         batch_size: int = 16,
         val_batch_size: int | None = None,
         num_workers: int | None = None,
         seed: int = 0,
+        cache: Literal["ram", "disk"] | None = None,
+        cache_dir: str | None = None,
+        reduced_decoding: bool = False,
+        repeat_threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -73,6 +99,13 @@ class DetectionDataModule(LightningDataModule, Recorded):
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.preprocessing = Preprocessing(size=size) if preprocessing is None else preprocessing
         self.augmentations = default_augmentations() if augmentations is None else list(augmentations)
+        self._sizes = [] if multi_scale is None else _sizes_around(self.preprocessing.size, multi_scale)
+        if cache not in ("ram", "disk", None):
+            raise ConfigurationError(f"cache={cache!r} is unknown: choose 'ram', 'disk' or null.")
+        self.cache, self.cache_dir = cache, cache_dir or _user_cache_dir()
+        self.reduced_decoding = reduced_decoding
+        self.repeat_threshold = repeat_threshold
+        self.mosaic_off_epoch: int | None = None
         given = {"train": train, "val": val, "test": test}
         self._given = {split: dataset for split, dataset in given.items() if dataset is not None} or self._shapes()
         self._datasets: dict[str, DetectionDataset] = {}
@@ -120,6 +153,10 @@ class DetectionDataModule(LightningDataModule, Recorded):
     def _predict_split(self) -> str:
         return "test" if "test" in self._given else "val"
 
+    def given(self, split: str) -> DetectionDataset:
+        """Return a copy of the data set of a split as it was given, with ``root``; nothing is read or checked."""
+        return self._placed(self._given[split])
+
     def dataset(self, split: str) -> DetectionDataset | None:
         """Return the data set of ``"train"``, ``"val"`` or ``"test"``, ready for use, or ``None`` if there is none."""
         if split not in self._datasets and split in self._given:
@@ -131,7 +168,9 @@ class DetectionDataModule(LightningDataModule, Recorded):
         self._check_classes(split, dataset)
         dataset.use_class_names(self.class_names)
         train = split == "train"
-        dataset.transform = Augment(self.preprocessing, self.augmentations) if train else Letterbox(self.preprocessing)
+        dataset.transform = (
+            Augment(self.preprocessing, self.augmentations, dataset) if train else Letterbox(self.preprocessing)
+        )
         dataset.augmentation_seed = self.seed
         with warnings.catch_warnings():
             if self.trainer is not None and self.trainer.global_rank > 0:
@@ -139,7 +178,26 @@ class DetectionDataModule(LightningDataModule, Recorded):
             dataset.setup()
         if len(dataset) == 0:
             raise DatasetError(f"the {split} split has no images: check data.{split}.")
+        dataset.decoding = self._decoding(dataset, split)
         return dataset
+
+    def _decoding(self, dataset: DetectionDataset, split: str) -> Decoding:
+        """Return how the images of a split are decoded and kept."""
+        reduced_for = None
+        if self.reduced_decoding and split == "train":
+            sizes = [self.preprocessing.size, *self._sizes]
+            reduced_for = resized(self.preprocessing, max(sizes))
+        decoding = Decoding(reduced_for)
+        if split == "test" or self.cache is None:
+            return decoding
+
+        def decode(index: int) -> Decoded:
+            return decoding.decode(dataset, index)
+
+        variant = "" if reduced_for is None else f"reduced for {reduced_for}"
+        if self.cache == "ram":
+            return Decoding(reduced_for, RamCache(dataset, decode, self._cores()))
+        return Decoding(reduced_for, DiskCache(dataset, decode, self.cache_dir, variant))
 
     def _check_classes(self, split: str, dataset: DetectionDataset) -> None:
         """Refuse a split with classes that the training split, which decides on them, does not have."""
@@ -153,18 +211,31 @@ class DetectionDataModule(LightningDataModule, Recorded):
                 )
 
     # -------------------------------------------------------------------------------------------- loaders
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled, augmented batches of one size."""
+    def train_dataloader(self) -> ResumableLoader:
+        """Return shuffled, augmented batches; see :class:`~detlit.data.loader.ResumableLoader` for resuming."""
         dataset = self.dataset("train")
         if dataset is None:
             raise ConfigurationError("there are no training data: set data.train.")
-        sampler = DetectionSampler(dataset, seed=self.seed)
+        sampler = DetectionSampler(
+            dataset,
+            seed=self.seed,
+            factors=self._repeat_factors(dataset),
+            sizes=self._sizes,
+            batch_size=self.batch_size,
+        )
+        sampler.mosaic_off_epoch = self.mosaic_off_epoch
         if len(sampler) < self.batch_size:
             raise ConfigurationError(
                 f"batch_size={self.batch_size} is more than the {len(sampler)} training images of each process: "
                 f"set data.batch_size to {len(sampler)} or less."
             )
-        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True)
+        return ResumableLoader(sampler=sampler, drop_last=True, **self._loader_arguments(dataset, self.batch_size))
+
+    def _repeat_factors(self, dataset: DetectionDataset) -> NDArray[np.float64] | None:
+        if self.repeat_threshold is None:
+            return None
+        labels = [np.asarray(dataset.load_target(index)["labels"]) for index in range(len(dataset))]
+        return repeat_factors(labels, self.repeat_threshold)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation split in order; an empty list, which the Trainer skips, where there is none."""
@@ -180,32 +251,46 @@ class DetectionDataModule(LightningDataModule, Recorded):
 
     def _evaluation_loader(self, split: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         dataset = self.dataset(split)
-        return [] if dataset is None else self._loader(dataset, batch_size=self.val_batch_size)
+        if dataset is None:
+            return []
+        return DataLoader(**self._loader_arguments(dataset, self.val_batch_size))
 
-    def _loader(
-        self,
-        dataset: DetectionDataset,
-        batch_size: int,
-        sampler: DetectionSampler | None = None,
-        drop_last: bool = False,
-    ) -> DataLoader[Batch]:
+    def _loader_arguments(self, dataset: DetectionDataset, batch_size: int) -> dict[str, Any]:
         workers = self._workers_for(len(dataset)) if self.num_workers is None else self.num_workers
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=use_one_thread,
-            persistent_workers=workers > 0,
-        )
+        return {
+            "dataset": dataset,
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "collate_fn": collate,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": use_one_thread,
+            "persistent_workers": workers > 0,
+        }
 
     def _workers_for(self, num_images: int) -> int:
+        return min(8, self._cores()) if num_images >= _FEW_IMAGES else 0
+
+    def _cores(self) -> int:
+        """Return the cores for each process of the run."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
-        return min(8, cores // processes) if num_images >= _FEW_IMAGES else 0
+        return cores // processes
+
+    # ---------------------------------------------------------------------------------------------- device
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Apply the augmentations of whole batches, in training alone.
+
+        Each image draws from a generator of its own that follows from seed, epoch and index, so that the same run gives
+        the same batches however it is split over ranks, and wherever it is resumed.
+        """
+        transforms = [transform for transform in self.augmentations if isinstance(transform, BatchTransform)]
+        if not transforms or self.trainer is None or not self.trainer.training:
+            return batch
+        epoch = self.trainer.current_epoch
+        generators = [np.random.default_rng((self.seed, epoch, index, 0, 1)) for index in batch.dataset_indices]
+        for transform in transforms:
+            batch.images = transform(batch.images, generators)
+        return batch
 
 
 _FEW_IMAGES = 64
@@ -215,6 +300,23 @@ def use_one_thread(worker_id: int) -> None:
     """Keep OpenCV in a loader's worker to one thread: workers already use all cores."""
     cv2.setNumThreads(0)
     cv2.ocl.setUseOpenCL(False)
+
+
+def _sizes_around(size: tuple[int, int], factors: tuple[float, float]) -> list[tuple[int, int]]:
+    """Return the sizes between the least and the largest factor, their sides multiples of 32 near the same ratio."""
+    height, width = size
+    least, largest = factors
+    heights = [side for side in range(32, math.floor(height * largest) + 1, 32) if side >= height * least]
+    if least <= 0 or len(heights) < 2:
+        raise ConfigurationError(
+            f"multi_scale={tuple(factors)} leaves fewer than two sizes around {height}x{width}: give (least, largest) "
+            "factors above 0 that are further apart, such as (0.75, 1.25)."
+        )
+    return [(side, max(32, round(side * width / height / 32) * 32)) for side in heights]
+
+
+def _user_cache_dir() -> str:
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "detlit", "images")  # noqa: PTH118
 
 
 def _at_least(name: str, value: int, least: int) -> int:

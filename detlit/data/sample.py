@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detlit.data.sampler import SampleIndex
 from detlit.structures import Target
 
 __all__ = ["Originals", "Sample", "clip_boxes", "to_tensors"]
@@ -42,6 +43,7 @@ class Sample:
         orig_size: (height, width) of the image that ``originals`` and detections are measured in.
         geometry: scale_x, scale_y, left, top with ``image = original * scale + offset``.
         originals: the objects as annotated; ``None`` once augmentation has made another image of it.
+        request: what the sampler drew it for; ``None`` outside a training loader.
     """
 
     image: NDArray[np.uint8]
@@ -54,6 +56,7 @@ class Sample:
     orig_size: tuple[int, int]
     geometry: tuple[float, float, float, float] = (1.0, 1.0, 0.0, 0.0)
     originals: Originals | None = None
+    request: SampleIndex | None = None
 
 
 def clip_boxes(boxes: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -63,7 +66,9 @@ def clip_boxes(boxes: NDArray[np.float64], height: int, width: int) -> NDArray[n
 
 def to_tensors(sample: Sample) -> tuple[Tensor, Target]:
     """Return the image ``(3, H, W)`` uint8 and its target."""
-    image = torch.from_numpy(np.stack(cv2.split(sample.image)))
+    planes = np.empty((3, *sample.image.shape[:2]), dtype=np.uint8)
+    cv2.split(sample.image, list(planes))
+    image = torch.from_numpy(planes)
     target = Target(
         boxes=torch.from_numpy(sample.boxes).float(),
         labels=torch.from_numpy(sample.labels),

@@ -5,10 +5,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.data.transforms.compose import GeometricTransform
+from detlit.data.transforms.base import GeometricTransform, checked_probability
 from detlit.errors import ConfigurationError
 
-__all__ = ["HorizontalFlip", "RandomAffine", "VerticalFlip"]
+__all__ = ["HorizontalFlip", "RandomAffine", "RandomRotate90", "VerticalFlip"]
 
 
 class RandomAffine(GeometricTransform):
@@ -63,7 +63,7 @@ class HorizontalFlip(GeometricTransform):
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = _checked_probability(probability)
+        self.probability = checked_probability(probability)
 
     def matrix(self, height: int, width: int, generator: np.random.Generator) -> NDArray[np.float64]:
         """Return ``(3, 3)`` the mirror image or the identity."""
@@ -78,18 +78,37 @@ class VerticalFlip(GeometricTransform):
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = _checked_probability(probability)
+        self.probability = checked_probability(probability)
 
     def matrix(self, height: int, width: int, generator: np.random.Generator) -> NDArray[np.float64]:
         """Return ``(3, 3)`` the mirror image or the identity."""
         return np.array([[1.0, 0, 0], [0, -1, height], [0, 0, 1]]) if _chance(self, generator) else np.eye(3)
 
 
-def _chance(flip: HorizontalFlip | VerticalFlip, generator: np.random.Generator) -> bool:
-    return bool(generator.random() < flip.probability)
+class RandomRotate90(GeometricTransform):
+    """Turn by a quarter, a half or three quarters; where the input is not square, shrunk so that all of it stays.
+
+    Args:
+        probability: of doing so.
+    """
+
+    def __init__(self, probability: float = 0.5) -> None:
+        self.probability = checked_probability(probability)
+
+    def matrix(self, height: int, width: int, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Return ``(3, 3)`` one of the three turns or the identity."""
+        turns = int(generator.integers(1, 4))
+        if not _chance(self, generator):
+            return np.eye(3)
+        cosine, sine = ((0, 1), (-1, 0), (0, -1))[turns - 1]
+        factor = min(height, width) / max(height, width) if turns != 2 else 1.0
+        linear = factor * np.array([[cosine, sine], [-sine, cosine]], dtype=np.float64)
+        centre = np.array([width / 2, height / 2])
+        matrix = np.eye(3)
+        matrix[:2, :2] = linear
+        matrix[:2, 2] = centre - linear @ centre
+        return matrix
 
 
-def _checked_probability(probability: float) -> float:
-    if not 0 <= probability <= 1:
-        raise ConfigurationError(f"probability={probability} is none: give a number from 0 to 1.")
-    return probability
+def _chance(transform: HorizontalFlip | VerticalFlip | RandomRotate90, generator: np.random.Generator) -> bool:
+    return bool(generator.random() < transform.probability)

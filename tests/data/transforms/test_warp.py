@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from detlit.data.transforms import letterbox
-from detlit.data.transforms.letterbox import letterbox_matrix
-from detlit.data.transforms.warp import visible_boxes, warp_boxes, warp_image
+from detlit.data.transforms.warp import draw_image, visible_boxes, warp_boxes
 from detlit.structures import Preprocessing
 from tests.golden_recipe import image_u8
 from tests.reference import transforms as reference
@@ -24,30 +23,63 @@ def smooth_image(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "matrix",
-    [np.eye(3), TURNED, np.array([[-1.0, 0, 40], [0, 1, 0], [0, 0, 1]]), np.diag([2.5, 1.5, 1.0])],
-    ids=["identity", "turned", "mirrored", "enlarged"],
+    [
+        np.eye(3),
+        TURNED,
+        np.array([[-1.0, 0, 40], [0, 1, 0], [0, 0, 1]]),
+        np.diag([2.5, 1.5, 1.0]),
+        np.array([[0.6, 0, 7.3], [0, 0.7, -4.8], [0, 0, 1]]),
+        np.array([[-1.7, 0, 30.2], [0, -1.3, 21.1], [0, 0, 1]]),
+        np.array([[3.1, 0, -40.2], [0, 2.2, -20.9], [0, 0, 1]]),
+    ],
+    ids=["identity", "turned", "mirrored", "enlarged", "shrunk", "upside down", "cut off"],
 )
-def test_warp_image_equals_the_slow_twin(matrix: np.ndarray) -> None:
-    image = smooth_image(20, 30)
-    warped = warp_image(image, matrix, 32, 40, pad_value=114)
-    expected = reference.warp_image(image, matrix, 32, 40, pad_value=114)
-    # OpenCV rounds source positions to 1/32 pixel: up to 4 levels where the padding (114) meets the image
-    np.testing.assert_allclose(warped, expected, atol=6.0)
-    assert np.abs(warped - expected).mean() < 0.5
+def test_draw_image_equals_the_slow_twin(matrix: np.ndarray) -> None:
+    image, canvas = smooth_image(20, 30), np.full((32, 40, 3), 114, dtype=np.uint8)
+    expected = canvas.copy()
+    drawn = draw_image(canvas, image, matrix)
+    expected, sure = reference.draw_image(expected, image, drawn)
+    assert sure.mean() > 0.8
+    # OpenCV's warp rounds source positions to 1/32 pixel, its resize takes the edge of the visible part for the image's
+    np.testing.assert_allclose(canvas[sure], expected[sure], atol=6.0)
+    assert np.abs(canvas[sure] - expected[sure]).mean() < 0.5
+
+
+def test_the_map_as_drawn_is_near_the_map_asked_for() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        scale_x, scale_y = generator.uniform(0.3, 3, 2) * generator.choice([-1, 1], 2)
+        matrix = np.array(
+            [[scale_x, 0, generator.uniform(-40, 80)], [0, scale_y, generator.uniform(-40, 80)], [0, 0, 1]]
+        )
+        canvas = np.full((64, 96, 3), 114, dtype=np.uint8)
+        drawn = draw_image(canvas, image_u8(40, 50), matrix)
+        corners = np.array([[0, 0, 1], [50, 0, 1], [0, 40, 1], [50, 40, 1]]).T
+        wanted, got = (matrix @ corners)[:2], (drawn @ corners)[:2]
+        on_canvas = [np.clip(points, 0, [[96], [64]]) for points in (wanted, got)]
+        assert np.abs(on_canvas[0] - on_canvas[1]).max() < 0.5 + 0.5 * max(abs(scale_x), abs(scale_y)) + 1e-9
+
+
+@pytest.mark.parametrize("offset", [(-200.0, 0.0), (0.0, 300.0), (96.0, 0.0), (-49.9, 0.0)])
+def test_an_image_beyond_the_canvas_leaves_no_trace(offset: tuple[float, float]) -> None:
+    canvas = np.full((64, 96, 3), 114, dtype=np.uint8)
+    draw_image(canvas, image_u8(40, 50), np.array([[1.0, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]]))
+    assert (canvas == 114).all()
 
 
 def test_mirroring_is_exact() -> None:
-    image = image_u8(32, 64)
-    matrix = np.array([[-1.0, 0, 64], [0, -1, 32], [0, 0, 1]])
-    np.testing.assert_array_equal(warp_image(image, matrix, 32, 64, 0), image[::-1, ::-1])
+    image, canvas = image_u8(32, 64), np.zeros((32, 64, 3), dtype=np.uint8)
+    draw_image(canvas, image, np.array([[-1.0, 0, 64], [0, -1, 32], [0, 0, 1]]))
+    np.testing.assert_array_equal(canvas, image[::-1, ::-1])
 
 
-def test_the_letterbox_as_a_warp_is_the_letterbox() -> None:
+def test_the_letterbox_as_a_drawing_is_the_letterbox() -> None:
     preprocessing = Preprocessing(size=(64, 96))
-    image = smooth_image(40, 50)
-    warped = warp_image(image, letterbox_matrix(preprocessing, 40, 50), 64, 96, 114).astype(int)
-    inner = (slice(2, -2), slice(10, -10))  # at its edges the warp blends with the padding
-    np.testing.assert_allclose(warped[inner], letterbox(image, preprocessing)[inner], atol=3)
+    image, canvas = smooth_image(40, 50), np.full((64, 96, 3), 114, dtype=np.uint8)
+    scale_x, scale_y, left, top = preprocessing.geometry(40, 50)
+    matrix = np.array([[scale_x, 0, left], [0, scale_y, top], [0, 0, 1]])
+    np.testing.assert_allclose(draw_image(canvas, image, matrix), matrix)
+    np.testing.assert_array_equal(canvas, letterbox(image, preprocessing))
 
 
 def test_warp_boxes_equals_the_slow_twin() -> None:

@@ -1,0 +1,74 @@
+"""How a data set's images are had: decoded, decoded at a reduced scale, or from a cache."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detlit.data.reduced import ReducedDecoding
+from detlit.structures import Preprocessing
+
+__all__ = ["Decoded", "Decoding", "ImageCache", "ImageSource"]
+
+
+class Decoded(NamedTuple):
+    """An image as decoded.
+
+    Attributes:
+        image: ``(h, w, 3)`` uint8 RGB.
+        factor: by which the sides of the file's image were divided in decoding.
+        size: (height, width) of the file's image.
+    """
+
+    image: NDArray[np.uint8]
+    factor: int
+    size: tuple[int, int]
+
+
+class ImageSource(Protocol):
+    """What loads images: every :class:`~detlit.data.DetectionDataset` does."""
+
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        """Return image number ``index`` as ``(H, W, 3)`` uint8 RGB."""
+
+
+class ImageCache(Protocol):
+    """Keeps decoded images, see :mod:`detlit.data.image_cache`; their pixels are read-only."""
+
+    def get(self, index: int, decode: Callable[[], Decoded]) -> Decoded:
+        """Return image number ``index``, from ``decode`` where it is not kept yet."""
+
+
+class Decoding:
+    """How the images of a data set are decoded.
+
+    Args:
+        reduced_for: decode JPEG files at a half, a quarter or an eighth where they stay at least as large as this
+            network input.
+        cache: keeps decoded images.
+    """
+
+    def __init__(self, reduced_for: Preprocessing | None = None, cache: ImageCache | None = None) -> None:
+        self.reduced_for = reduced_for
+        self.cache = cache
+
+    def load(self, source: ImageSource, index: int) -> Decoded:
+        """Return image number ``index``."""
+        if self.cache is None:
+            return self.decode(source, index)
+        return self.cache.get(index, lambda: self.decode(source, index))
+
+    def decode(self, source: ImageSource, index: int) -> Decoded:
+        """Return image number ``index`` without a look at the cache."""
+        if self.reduced_for is not None:
+            reduced = ReducedDecoding(self.reduced_for)
+            with reduced.allowed():
+                image = source.load_image(index)
+            if image is reduced.image:
+                return Decoded(image, reduced.factor, reduced.size)
+            if reduced.image is None:
+                return Decoded(image, 1, image.shape[:2])
+        # also where load_image changed what it had read: boxes would not fit a change of a smaller image
+        image = source.load_image(index)
+        return Decoded(image, 1, image.shape[:2])
