@@ -13,6 +13,7 @@ from detlit.models.layers import InputNormalization
 from detlit.models.layers.fusion import Fusable, require_eval
 from detlit.models.lean import lean_activations
 from detlit.models.necks import Neck
+from detlit.models.quantized import DetectorQuantization
 from detlit.spec import Recorded, plain
 from detlit.structures import Preprocessing, RawPredictions
 
@@ -35,6 +36,8 @@ class Detector(Recorded, nn.Module):
         num_classes: number of classes.
         preprocessing: how images become input; channel order, mean and std are applied here. ``None`` for the defaults.
         fused: fuse the new detector, so that it can hold the weights of one that :meth:`fuse` was called on.
+        quantization: quantize the new detector, so that it can hold the weights of one that :meth:`quantize` was called
+            on.
         lean_memory: train with less memory for a little more time, with the same gradients: activations that are cheap
             to compute are not saved for the backward pass, see :mod:`detlit.models.lean`. Without effect in evaluation,
             without gradients, and in a graph that ``torch.compile`` or ``torch.export`` captures.
@@ -52,6 +55,7 @@ class Detector(Recorded, nn.Module):
         preprocessing: Preprocessing | None = None,
         fused: Fusion | None = None,
         lean_memory: bool = False,
+        quantization: DetectorQuantization | None = None,
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing or Preprocessing()
@@ -65,6 +69,9 @@ class Detector(Recorded, nn.Module):
             raise ConfigurationError(f"fused={fused!r} is no kind of fusion: choose 'partial', 'full' or None.")
         if fused is not None:
             self.eval().fuse(full=fused == "full").train()
+        self.quantization: DetectorQuantization | None = None
+        if quantization is not None:
+            self.quantize(quantization)
 
     @property
     def num_classes(self) -> int:
@@ -105,6 +112,30 @@ class Detector(Recorded, nn.Module):
             layer.fuse(full)
         self.fused = "full" if full else "partial"
         self._record("fused", self.fused)
+        return self
+
+    def quantize(self, quantization: DetectorQuantization) -> "Detector":
+        """Replace layers, in place, by ones that round as integers do, after partial fusion; the record follows.
+
+        They round activations once these have ranges, see :func:`detlit.quantization.calibrate`.
+
+        Args:
+            quantization: which layers, and how: :class:`~detlit.quantization.Quantization`.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ConfigurationError: the detector is quantized already, or the arguments do not fit it.
+        """
+        was_training = self.training
+        self.eval()
+        if self.fused is None:
+            self.fuse()
+        quantization.apply(self)
+        self.train(was_training)
+        self.quantization = quantization
+        self._record("quantization", quantization)
         return self
 
     def _record(self, name: str, value: object) -> None:
