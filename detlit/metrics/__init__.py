@@ -10,24 +10,32 @@ _HOME_OF = {
     "COCO_STATISTICS": "detlit.metrics.average_precision",
     "CocoMeanAveragePrecision": "detlit.metrics.coco",
     "DetectionMetric": "detlit.metrics.base",
+    "DetectionMetrics": "detlit.metrics.super_gradients",
     "DetectionTable": "detlit.metrics.tables",
     "ObjectTable": "detlit.metrics.tables",
+    "QualityReport": "detlit.metrics.quality",
     "evaluate": "detlit.metrics.average_precision",
+    "quality_report": "detlit.metrics.quality",
 }
 
 __all__ = [
     "COCO_STATISTICS",
     "CocoMeanAveragePrecision",
     "DetectionMetric",
+    "DetectionMetrics",
     "DetectionTable",
     "ObjectTable",
+    "QualityReport",
     "evaluate",
+    "quality_report",
 ]
 
 if TYPE_CHECKING:
     from detlit.metrics.average_precision import COCO_STATISTICS, evaluate
     from detlit.metrics.base import DetectionMetric
     from detlit.metrics.coco import CocoMeanAveragePrecision
+    from detlit.metrics.quality import QualityReport, quality_report
+    from detlit.metrics.super_gradients import DetectionMetrics
     from detlit.metrics.tables import DetectionTable, ObjectTable
 
 

@@ -11,6 +11,7 @@ from detlit.metrics.average_precision import COCO_STATISTICS, Evaluation, evalua
 from detlit.metrics.collecting import CollectingMetric, Tables
 from detlit.metrics.matching import Matches
 from detlit.metrics.pycocotools_backend import evaluate_with_pycocotools
+from detlit.metrics.quality import QualityReport, best_points, quality_report, thresholds_of
 
 __all__ = ["COCO_STATISTICS", "CocoMeanAveragePrecision"]
 
@@ -68,6 +69,34 @@ class CocoMeanAveragePrecision(CollectingMetric):
             tables = self.tables()
             return evaluate_with_pycocotools(tables.detections, tables.objects)
         return self._evaluate()[0]
+
+    def compute_report(self, score_threshold: float | None = None) -> QualityReport:
+        """Return all there is to say about the detections: curves, confusion, errors, sizes; every rank must call it.
+
+        Call it before :meth:`reset`; it shares the gathered rows and the matching with :meth:`compute`.
+
+        Args:
+            score_threshold: where to look; where F1 over all classes is greatest unless given.
+        """
+        tables = self.tables()
+        return quality_report(
+            tables.detections,
+            tables.objects,
+            num_images=len(tables.dataset_index),
+            class_names=self.class_names or (),
+            score_threshold=score_threshold,
+            dataset_index=tables.dataset_index,
+            evaluated=self._evaluate(),
+        )
+
+    def best_score_thresholds(self) -> tuple[float, ...]:
+        """Return the score threshold of the greatest F1 at IoU 0.5 of each class; every rank must call it.
+
+        A class that nothing right is found of has that of all classes together; NaN where nothing is right at all.
+        """
+        tables = self.tables()
+        matches = self._evaluate()[1]
+        return thresholds_of(*best_points(tables.detections, tables.objects, matches, len(self.class_names or ())))
 
     def _evaluate(self) -> tuple[Evaluation, Matches]:
         """Return evaluation and matches, computed once for all that ask."""

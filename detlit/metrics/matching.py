@@ -19,7 +19,7 @@ from detlit.metrics.tables import (
     stable_order,
 )
 
-__all__ = ["Matches", "Settings", "match"]
+__all__ = ["Matches", "Settings", "match", "overlapping_pairs"]
 
 Bits = NDArray[np.uint64]
 
@@ -102,7 +102,9 @@ def match(detections: DetectionTable, objects: ObjectTable, settings: Settings) 
     rows, rank = _ranked(detections, settings.max_detections[-1])
     object_rows = stable_order(objects.image, objects.label)
     object_ignored = settings.area_bits(_outside(objects.area, objects.iscrowd, settings))
-    found, position, iou = _pairs(detections, rows, objects, object_rows, settings.iou_thresholds[0])
+    found, position, iou = overlapping_pairs(
+        detections, rows, objects, object_rows, settings.iou_thresholds[0], same_class=True
+    )
     order, rounds = _rounds(found, detections, rows)
     pairs = _passed_bits(iou[order], settings), found[order], object_rows[position[order]]
     matched, ignored, object_row = _assign(pairs, rounds, object_ignored, objects.iscrowd, len(rows))
@@ -133,32 +135,41 @@ def _passed_bits(iou: NDArray[np.float64], settings: Settings) -> Bits:
     return lowest_bits[np.searchsorted(settings.iou_thresholds, iou, side="right")]
 
 
-def _pairs(
+def overlapping_pairs(
     detections: DetectionTable,
     rows: NDArray[np.int64],
     objects: ObjectTable,
     object_rows: NDArray[np.int64],
     least_iou: float,
+    same_class: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the pairs of a detection and an object of its class and image that reach the least IoU.
+    """Return the pairs of a detection and an object of its image that reach the least IoU.
+
+    Args:
+        detections: of all images.
+        rows: ``(D,)`` of the detections, by image, or by class and image with ``same_class``.
+        objects: of all images.
+        object_rows: ``(G,)`` of the objects, in the same order.
+        least_iou: of a pair.
+        same_class: leave out pairs of different classes.
 
     Returns:
         Positions ``(P,)`` in ``rows``, ascending, and in ``object_rows``, and their IoU, best first for each detection.
     """
-    first, counts = _objects_of(detections, rows, objects, object_rows)
+    first, counts = _objects_of(detections, rows, objects, object_rows, same_class)
     with_objects = np.flatnonzero(counts)
     first, counts = first[with_objects], counts[with_objects]
     chunk = np.cumsum(counts) // PAIRS_AT_A_TIME
     boxes, iscrowd = objects.xywh[object_rows], objects.iscrowd[object_rows]
-    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    empty = np.zeros(0, dtype=np.int64)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = [(empty, empty, np.zeros(0))]
     for start, end in _spans(chunk):
         found = np.repeat(with_objects[start:end], counts[start:end])
         position = ranges(first[start:end], counts[start:end])
         iou = box_iou(detections.xywh[rows[found]], boxes[position], iscrowd[position])
         close = np.flatnonzero(iou >= least_iou)
         parts.append((found[close], position[close], iou[close]))
-    empty = np.zeros(0, dtype=np.int64)
-    found, position, iou = (np.concatenate(column) for column in zip((empty, empty, np.zeros(0)), *parts, strict=True))
+    found, position, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _best_first(found, position, iou)
 
 
@@ -169,17 +180,24 @@ def _spans(*keys: Integers) -> list[tuple[int, int]]:
 
 
 def _objects_of(
-    detections: DetectionTable, rows: NDArray[np.int64], objects: ObjectTable, object_rows: NDArray[np.int64]
+    detections: DetectionTable,
+    rows: NDArray[np.int64],
+    objects: ObjectTable,
+    object_rows: NDArray[np.int64],
+    same_class: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return, for each detection, where the objects of its class and image start in ``object_rows``, and how many."""
-    images = 1 + max((int(table.image[-1]) for table in (detections, objects) if len(table)), default=0)
-    key = detections.label[rows].astype(np.int64) * images + detections.image[rows]
-    object_key = objects.label[object_rows].astype(np.int64) * images + objects.image[object_rows]
+    """Return, for each detection, where the objects of its image (and class) start in ``object_rows``, and how many."""
+    key, object_key = detections.image[rows].astype(np.int64), objects.image[object_rows].astype(np.int64)
+    if same_class:
+        num_images = 1 + max(
+            (int(images[-1]) for images in (detections.image, objects.image) if len(images)), default=0
+        )
+        key += detections.label[rows].astype(np.int64) * num_images
+        object_key += objects.label[object_rows].astype(np.int64) * num_images
     groups = group_starts(key)
-    group_key = key[groups[:-1]]
+    group_key, sizes = key[groups[:-1]], np.diff(groups)
     first = np.searchsorted(object_key, group_key, side="left")
     counts = np.searchsorted(object_key, group_key, side="right") - first
-    sizes = np.diff(groups)
     return np.repeat(first, sizes), np.repeat(counts, sizes)
 
 
