@@ -45,10 +45,9 @@ def histogram(values: NDArray[np.float64], unit: str = "", logarithmic: bool = F
         y = base - plot_height * share
         parts.append(f'<line class="axis" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - 8}" y2="{y:.1f}" opacity="0.5"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(peak * share)}</text>')
-    for number in np.unique(np.linspace(0, len(counts), 5).round().astype(int)).tolist():
-        label = edges[number] if not _is_whole(edges) else min(edges[number] + 0.5, edges[-1] - 0.5)
-        x = LEFT + step * (number if not _is_whole(edges) else min(number, len(counts) - 1) + 0.5)
-        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{_short(float(label))}</text>')
+    for position, label in _ticks(edges):
+        x = LEFT + step * position
+        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{_short(label)}</text>')
     parts.append(f'<text x="{LEFT + plot_width / 2:.1f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(unit)}</text>')
     return _svg("".join(parts), f"histogram of {len(values)} values, {unit}")
 
@@ -73,8 +72,9 @@ def _edges(values: NDArray[np.float64], logarithmic: bool, most: int) -> NDArray
     low, high = float(values.min()), float(values.max())
     if logarithmic and high > low:
         return np.geomspace(low, high * (1 + 1e-9), most + 1)
-    if (values == np.round(values)).all() and high - low < most:
-        return np.arange(low - 0.5, high + 1.0)
+    if (values == np.round(values)).all() and not logarithmic:
+        width = math.ceil((high - low + 1) / most)
+        return np.arange(low - 0.5, high + 0.5 + width, width)
     if high == low:
         return np.array([low - 0.5, high + 0.5])
     return np.linspace(low, high, most + 1)
@@ -85,24 +85,31 @@ def _is_whole(edges: NDArray[np.float64]) -> bool:
     return bool((edges % 1 == 0.5).all() and (np.diff(edges) == 1).all())
 
 
+def _ticks(edges: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Return position in bins and value of about five labels: below the middle of whole numbers, else at the edges."""
+    if _is_whole(edges):
+        chosen = np.unique(np.linspace(0, len(edges) - 2, min(len(edges) - 1, 6)).round())
+        return [(position + 0.5, float(edges[int(position)] + 0.5)) for position in chosen.tolist()]
+    chosen = np.unique(np.linspace(0, len(edges) - 1, 5).round())
+    shift = 0.5 if (edges % 1 == 0.5).all() else 0.0
+    return [(position, float(edges[int(position)] + shift)) for position in chosen.tolist()]
+
+
 def _range(edges: NDArray[np.float64], number: int) -> str:
     low, high = float(edges[number]), float(edges[number + 1])
-    return _short((low + high) / 2) if _is_whole(edges) else f"{_short(low)} to {_short(high)}"
+    if _is_whole(edges):
+        return _short(low + 0.5)
+    shift = 0.5 if (edges % 1 == 0.5).all() else 0.0
+    return f"{_short(low + shift)} to {_short(high - shift)}"
 
 
 def _short(value: float) -> str:
-    """Return a number of at most four digits: ``1.2k``, ``0.35``."""
+    """Return a number in a few characters: ``12k``, ``1.2k``, ``350``, ``0.35``."""
     if abs(value) >= 10000:
         return f"{value / 1000:.0f}k"
     if abs(value) >= 1000 and value % 100 == 0:
         return f"{value / 1000:g}k"
-    if value == 0 or abs(value) >= 100:
-        return f"{value:.0f}"
-    return (
-        f"{value:.{max(0, 1 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
-        if value % 1
-        else f"{value:.0f}"
-    )
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
 def _svg(content: str, label: str, height: int = HEIGHT) -> str:

@@ -46,10 +46,7 @@ def mark_boxes(
             box = [max(left, 1), max(top, 1), min(max(right, 2), width - 2), min(max(bottom, 2), height - 2)]
             _rectangle(canvas, [min(box[0], width - 3), min(box[1], height - 3), box[2], box[3]], _MARKED, 2)
             if min(right - left, bottom - top) < _SMALL:
-                centre = (min(max((left + right) // 2, 6), width - 6), min(max((top + bottom) // 2, 6), height - 6))
-                cv2.circle(
-                    canvas, centre, max(_SMALL, (max(right - left, bottom - top)) // 2 + 6), _MARKED, 2, cv2.LINE_AA
-                )
+                top = _ring(canvas, left, top, right, bottom)
             _caption(canvas, caption, left, top)
     return canvas
 
@@ -74,6 +71,15 @@ def _fit(image: Image, side: int) -> tuple[Image, float]:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     method = cv2.INTER_AREA if scale <= 1 else cv2.INTER_NEAREST
     return cv2.resize(np.ascontiguousarray(image), size, interpolation=method).astype(np.uint8), scale
+
+
+def _ring(canvas: Image, left: int, top: int, right: int, bottom: int) -> int:
+    """Draw a ring around a small box, its centre kept inside the image, and return its upper edge."""
+    height, width = int(canvas.shape[0]), int(canvas.shape[1])
+    radius = max(_SMALL, max(right - left, bottom - top) // 2 + 6)
+    centre = (min(max((left + right) // 2, 6), width - 6), min(max((top + bottom) // 2, 6), height - 6))
+    cv2.circle(canvas, centre, radius, _MARKED, 2, cv2.LINE_AA)
+    return centre[1] - radius
 
 
 def _rectangle(canvas: Image, box: Sequence[int], color: tuple[int, int, int], width: int) -> None:

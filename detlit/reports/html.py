@@ -186,7 +186,8 @@ a { color: var(--note); text-decoration: none; } a:hover { text-decoration: unde
 .error { border-color: var(--error); } .error span { color: var(--error); }
 .warning { border-color: var(--warning); } .warning span { color: var(--warning); }
 .note { border-color: var(--note); } .note span { color: var(--note); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 8px 0; }
+.scroll { overflow: auto; max-height: 420px; width: fit-content; max-width: 100%; }
+thead th { position: sticky; top: 0; background: var(--paper); } table { border-collapse: collapse; margin: 0 0 8px; }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 12px 0; }

@@ -22,8 +22,9 @@ def _foreign(records: Records) -> list[Finding]:
     for split in records.splits:
         for name in split.class_names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1, 0.7)
-                places.append(f"{name!r} in {split.name}" + (f" (is it {near[0]!r}?)" if near else ""))
+                near = difflib.get_close_matches(name.casefold(), [other.casefold() for other in known], 1, 0.7)
+                meant = [repr(other) for other in known if other.casefold() in near]
+                places.append(f"{name!r} in {split.name}" + (f" (is it {meant[0]}?)" if meant else ""))
     return [Finding("class-of-one-split", places)] if places else []
 
 
@@ -52,17 +53,18 @@ def _similar(records: Records) -> list[Finding]:
 
 
 def _unused(records: Records) -> list[Finding]:
-    """Return classes without objects, in all splits or in training."""
+    """Return classes of the run without objects, in all splits or in training."""
     counts = np.bincount(records.labels, minlength=len(records.class_names))
-    unused = [name for name, count in zip(records.class_names, counts, strict=True) if not count]
+    names = records.class_names[: records.num_declared]
+    unused = [name for name, count in zip(names, counts, strict=False) if not count]
     findings = [Finding("unused-class", unused)] if unused else []
-    names = [split.name for split in records.splits]
-    if "train" in names:
-        rows = records.split == names.index("train")
+    splits = [split.name for split in records.splits]
+    if "train" in splits:
+        rows = records.split == splits.index("train")
         trained = np.bincount(records.labels[rows], minlength=len(records.class_names))
         untrained = [
             f"{name} ({count} in other splits)"
-            for name, count, own in zip(records.class_names, counts, trained, strict=True)
+            for name, count, own in zip(names, counts, trained, strict=False)
             if count and not own
         ]
         findings += [Finding("untrained-class", untrained)] if untrained else []

@@ -92,7 +92,7 @@ def _images(file: CocoFile, problems: list[Problem]) -> list[Row]:
             problems.append(Problem("repeated-image", f"image id {row['id']}", image=row["file_name"]))
         elif row["file_name"] in names:
             text = f"image ids {names[row['file_name']]} and {row['id']}"
-            problems.append(Problem("repeated-image", row["file_name"], text, image=row["file_name"]))
+            problems.append(Problem("repeated-image", row["file_name"], text))
             ids.add(row["id"])
             kept.append(row)
         else:

@@ -104,8 +104,8 @@ def _of_problems(problems: Sequence[Problem], splits: Sequence[Split]) -> list[F
         places = []
         for problem in problems:
             if problem.code == code:
-                where = " ".join(part for part in (split_of.get(id(problem), ""), problem.image) if part)
-                place = f"{problem.place} ({where})" if where and where != problem.place else problem.place
+                where = "/".join(part for part in (split_of.get(id(problem), ""), problem.image) if part)
+                place = f"{problem.place} ({where})" if where else problem.place
                 places.append(place + (f": {problem.text}" if problem.text else ""))
         findings += [Finding(code, places)] if places else []
     return findings

@@ -55,6 +55,8 @@ def _copies(records: Records, scans: Sequence[Scan]) -> list[Finding]:
         if scan.digest:
             earlier = first.setdefault(scan.digest, {})
             split = int(records.image_split[image])
+            if split in earlier and records.paths[earlier[split]] == records.paths[image] != "":
+                continue  # one file that is listed twice
             if split in earlier:
                 pairs["repeated-file"].append((earlier[split], image))
             else:
