@@ -16,12 +16,15 @@ _HOME_OF = {
     "Checkpoint": "detlit.callbacks",
     "CocoDataset": "detlit.data",
     "CocoMeanAveragePrecision": "detlit.metrics",
+    "ConcatDataset": "detlit.data",
     "Detection": "detlit.structures",
     "DetectionDataModule": "detlit.data",
     "DetectionDataset": "detlit.data",
     "DetectionModule": "detlit.module",
     "Detector": "detlit.models",
     "EMA": "detlit.callbacks",
+    "HuggingFaceDataset": "detlit.data",
+    "ListDataset": "detlit.data",
     "MatrixNMS": "detlit.postprocess",
     "NMSPostPredictionCallback": "detlit.postprocess",
     "PPYoloELoss": "detlit.losses",
@@ -31,7 +34,9 @@ _HOME_OF = {
     "ShapesDataset": "detlit.data",
     "Target": "detlit.structures",
     "TaskAlignedAssigner": "detlit.assigners",
+    "VocDataset": "detlit.data",
     "WarmupCosine": "detlit.optim",
+    "YoloDataset": "detlit.data",
     "default_callbacks": "detlit.callbacks",
     "ppyoloe_l": "detlit.models",
     "ppyoloe_m": "detlit.models",
@@ -48,7 +53,17 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 if TYPE_CHECKING:
     from detlit.assigners import ATSSAssigner, TaskAlignedAssigner
     from detlit.callbacks import EMA, Checkpoint, RunSummary, default_callbacks
-    from detlit.data import CocoDataset, DetectionDataModule, DetectionDataset, ShapesDataset
+    from detlit.data import (
+        CocoDataset,
+        ConcatDataset,
+        DetectionDataModule,
+        DetectionDataset,
+        HuggingFaceDataset,
+        ListDataset,
+        ShapesDataset,
+        VocDataset,
+        YoloDataset,
+    )
     from detlit.losses import PPYoloELoss
     from detlit.metrics import CocoMeanAveragePrecision
     from detlit.models import (

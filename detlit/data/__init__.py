@@ -4,36 +4,64 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME_OF = {
+    "AnnotatedDataset": "detlit.data.datasets",
     "CocoDataset": "detlit.data.datasets",
+    "ConcatDataset": "detlit.data.datasets",
     "DetectionDataModule": "detlit.data.datamodule",
     "DetectionDataset": "detlit.data.datasets",
     "DetectionSampler": "detlit.data.sampler",
     "GroundTruth": "detlit.data.datasets",
+    "HuggingFaceDataset": "detlit.data.datasets",
+    "ListDataset": "detlit.data.datasets",
     "Sample": "detlit.data.sample",
     "SampleIndex": "detlit.data.sampler",
     "ShapesDataset": "detlit.data.datasets",
+    "VocDataset": "detlit.data.datasets",
+    "YoloDataset": "detlit.data.datasets",
     "collate": "detlit.data.collate",
+    "guess_datasets": "detlit.data.datasets",
+    "image_size": "detlit.data.images",
     "read_image": "detlit.data.images",
 }
 
 __all__ = [
+    "AnnotatedDataset",
     "CocoDataset",
+    "ConcatDataset",
     "DetectionDataModule",
     "DetectionDataset",
     "DetectionSampler",
     "GroundTruth",
+    "HuggingFaceDataset",
+    "ListDataset",
     "Sample",
     "SampleIndex",
     "ShapesDataset",
+    "VocDataset",
+    "YoloDataset",
     "collate",
+    "guess_datasets",
+    "image_size",
     "read_image",
 ]
 
 if TYPE_CHECKING:
     from detlit.data.collate import collate
     from detlit.data.datamodule import DetectionDataModule
-    from detlit.data.datasets import CocoDataset, DetectionDataset, GroundTruth, ShapesDataset
-    from detlit.data.images import read_image
+    from detlit.data.datasets import (
+        AnnotatedDataset,
+        CocoDataset,
+        ConcatDataset,
+        DetectionDataset,
+        GroundTruth,
+        HuggingFaceDataset,
+        ListDataset,
+        ShapesDataset,
+        VocDataset,
+        YoloDataset,
+        guess_datasets,
+    )
+    from detlit.data.images import image_size, read_image
     from detlit.data.sample import Sample
     from detlit.data.sampler import DetectionSampler, SampleIndex
 

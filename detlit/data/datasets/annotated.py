@@ -53,6 +53,7 @@ class AnnotatedDataset(DetectionDataset):
         self._class_names = None if class_names is None else tuple(class_names)
         self._table: AnnotationTable | None = None
         self._image_folder = Path()
+        self._positions: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     # ------------------------------------------------------------------------------------ what a reader says
     @property
@@ -102,7 +103,8 @@ class AnnotatedDataset(DetectionDataset):
         declared = self.read_class_names()
         table = self._relabel(self.read_table(), declared)
         chosen = np.flatnonzero(table.counts > 0) if self.ignore_empty else np.arange(len(table))
-        table = table.select(chosen[: self.max_samples])
+        self._positions = chosen[: self.max_samples]
+        table = table.select(self._positions)
         if not len(table):
             raise DatasetError(f"{self.source} leaves no images: check ignore_empty and classes.")
         self._image_folder = self.find_image_folder()
@@ -130,10 +132,13 @@ class AnnotatedDataset(DetectionDataset):
 
     def _check_images(self, table: AnnotationTable) -> None:
         """Raise an error if image files are missing."""
-        missing = missing_files([os.path.join(self._image_folder, name) for name in table.file_names.tolist()])  # noqa: PTH118
+        self._check_files([os.path.join(self._image_folder, name) for name in table.file_names.tolist()])  # noqa: PTH118
+
+    def _check_files(self, paths: Sequence[str]) -> None:
+        missing = missing_files(paths)
         if missing:
             raise DatasetError(
-                f"{len(missing)} of {len(table)} images are missing, the first is {missing[0]}: check the data set's "
+                f"{len(missing)} of {len(paths)} images are missing, the first is {missing[0]}: check the data set's "
                 "'images' folder, or remove them from the annotation file."
             )
 
@@ -142,18 +147,27 @@ class AnnotatedDataset(DetectionDataset):
         """Return the number of images."""
         return len(self.table)
 
-    def image_path(self, index: int) -> Path:
-        """Return the file of image number ``index``."""
+    def position(self, index: int) -> int:
+        """Return where image number ``index`` is in :meth:`read_table`, which holds those that are not kept too."""
+        self.setup()
+        return int(self._positions[index])
+
+    def image_path(self, index: int) -> Path | None:
+        """Return the file of image number ``index``, ``None`` where it is none."""
+        return Path(self._place(index))
+
+    def _place(self, index: int) -> str:
+        """Return how messages call image number ``index``: its path, where it is a file."""
         name = str(self.table.file_names[index])
-        return self._image_folder / name
+        return os.path.join(self._image_folder, name)  # noqa: PTH118
 
     def load_image(self, index: int) -> NDArray[np.uint8]:
         """Return image number ``index`` as ``(H, W, 3)`` uint8 RGB; see :func:`~detlit.data.images.read_image`."""
-        return read_image(self.image_path(index), self._annotated_size(index))
+        return read_image(self._place(index), self._annotated_size(index))
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image number ``index``, mostly without decoding it."""
-        return image_size(self.image_path(index), self._annotated_size(index))
+        return image_size(self._place(index), self._annotated_size(index))
 
     def _annotated_size(self, index: int) -> tuple[int, int] | None:
         height, width = self.table.sizes[index].tolist()
@@ -169,7 +183,7 @@ class AnnotatedDataset(DetectionDataset):
             iscrowd=table.iscrowd[rows],
             area=table.areas[rows],
             image_id=int(table.image_ids[index]),
-            path=str(self.image_path(index)),
+            path=self._place(index),
         )
 
 

@@ -92,6 +92,14 @@ class AnnotationTable:
         """Return the table with other boxes ``(M, 4)``, and the areas of those."""
         return replace(self, boxes=boxes, areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
 
+    def with_areas(self, areas: NDArray[np.float64]) -> "AnnotationTable":
+        """Return the table with other areas ``(M,)``."""
+        return replace(self, areas=areas)
+
+    def with_image_ids(self, image_ids: NDArray[np.int64]) -> "AnnotationTable":
+        """Return the table with other image ids ``(I,)``."""
+        return replace(self, image_ids=image_ids)
+
     def with_crowds(self, iscrowd: NDArray[np.bool_]) -> "AnnotationTable":
         """Return the table with other crowd flags ``(M,)``."""
         return replace(self, iscrowd=iscrowd)

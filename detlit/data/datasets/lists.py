@@ -1,0 +1,142 @@
+"""Data sets from lists that a script already has."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from detlit.data.datasets.annotated import AnnotatedDataset, Classes
+from detlit.data.datasets.box_formats import BoxFormat, check_box_format, to_xyxy
+from detlit.data.datasets.table import AnnotationTable, ImageObjects, table_of
+from detlit.data.images import image_size, read_image, to_rgb8
+from detlit.errors import AnnotationError, ConfigurationError
+from detlit.spec import plain
+
+__all__ = ["ListDataset"]
+
+ListSample = tuple[str | os.PathLike[str] | NDArray[Any], ArrayLike, Sequence[int] | Sequence[str] | NDArray[Any]]
+"""An image or its path, its boxes, and their labels: numbers from 0, or names."""
+
+
+class ListDataset(AnnotatedDataset):
+    """Anyone's list of (image or path, boxes, labels).
+
+    Names or numbers are labels::
+
+        ListDataset([("1.jpg", [[10, 20, 50, 60]], ["cat"]), (array, [], [])], class_names=["cat", "dog"])
+
+    The annotations are copied into arrays, which worker processes share; images are read when they are needed.
+
+    Args:
+        samples: one (image, boxes, labels) per image. An image is a path, relative to ``root``, or an array, RGB or
+            grey, ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``, of 8 or 16 bits; boxes are ``(N, 4)``; labels are numbers
+            from 0, or names.
+        class_names: names of the labels in their order.
+        box_format: ``"xyxy"``, ``"xywh"`` (COCO) or ``"cxcywh"`` (YOLO).
+        normalized: boxes are fractions of the image's width and height instead of pixels.
+        root: the folder that paths start from.
+        classes: the classes to keep, in this order; objects of others are left out. A mapping renames too:
+            ``{"car": "vehicle", "bus": "vehicle", "dog": "dog"}``.
+        ignore_empty: leave out images without objects.
+        max_samples: keep only the first images, to try something out.
+
+    Raises:
+        ConfigurationError: an unknown ``box_format``, or no samples.
+        AnnotationError: boxes or labels that cannot be.
+        ImageReadError: with ``normalized``, an image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[ListSample],
+        class_names: Sequence[str],
+        box_format: BoxFormat = "xyxy",
+        normalized: bool = False,
+        root: str | None = None,
+        classes: Classes | None = None,
+        ignore_empty: bool = False,
+        max_samples: int | None = None,
+    ) -> None:
+        super().__init__(None, classes, ignore_empty, max_samples)
+        check_box_format(box_format)
+        if len(samples) == 0:
+            raise ConfigurationError("samples is empty: give a list of (image, boxes, labels).")
+        self.root = root
+        self._declared = tuple(class_names)
+        # Not the samples themselves: a copy of them as plain data would be large, and go to every worker.
+        self.__dict__["_init_arguments"]["samples"] = plain(iter(()))
+        self._images = [image if isinstance(image, np.ndarray) else os.fspath(image) for image, _, _ in samples]
+        label_of = {name: label for label, name in enumerate(self._declared)}
+        rows = []
+        for index, (image, boxes, labels) in enumerate(samples):
+            where = _name_of(image, index)
+            size = self._size_of(index) if normalized else None
+            array = to_xyxy(boxes, box_format, size, where)
+            numbers = [_number(label, label_of, where) for label in labels]
+            if len(numbers) != len(array):
+                raise AnnotationError(f"{where} has {len(array)} boxes but {len(numbers)} labels: give one per box.")
+            rows.append(ImageObjects(where, size, array.tolist(), numbers))
+        self._all = table_of(rows)
+
+    @property
+    def source(self) -> str:
+        """How messages call the list."""
+        return "the list of samples"
+
+    def read_class_names(self) -> tuple[str, ...]:
+        """Return the names given."""
+        return self._declared
+
+    def read_table(self) -> AnnotationTable:
+        """Return all samples."""
+        return self._all
+
+    def find_image_folder(self) -> Path:
+        """Return the folder that paths start from."""
+        return Path(self.root or "")
+
+    def _check_images(self, table: AnnotationTable) -> None:
+        files = [image for image in map(self._images.__getitem__, table.image_ids.tolist()) if isinstance(image, str)]
+        self._check_files([str(self.find_image_folder() / file) for file in files])
+
+    def image_path(self, index: int) -> Path | None:
+        """Return the file of image number ``index``, ``None`` for an array."""
+        image = self._images[self.position(index)]
+        return self.find_image_folder() / image if isinstance(image, str) else None
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of image number ``index``, mostly without decoding it."""
+        return self._size_of(self.position(index))
+
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        """Return image number ``index`` as ``(H, W, 3)`` uint8 RGB."""
+        image = self._images[self.position(index)]
+        if isinstance(image, str):
+            return read_image(self.find_image_folder() / image)
+        return to_rgb8(image, self._place(index))
+
+    def _size_of(self, position: int) -> tuple[int, int]:
+        """Return (height, width) of the image at a position in the list given."""
+        image = self._images[position]
+        if isinstance(image, str):
+            return image_size(self.find_image_folder() / image)
+        height, width = image.shape[:2]
+        return height, width
+
+
+def _name_of(image: str | os.PathLike[str] | NDArray[Any], index: int) -> str:
+    return f"samples[{index}]" if isinstance(image, np.ndarray) else os.fspath(image)
+
+
+def _number(label: Any, label_of: dict[str, int], where: str) -> int:
+    """Return a label given by number or by name."""
+    if isinstance(label, str) and label in label_of:
+        return label_of[label]
+    if not isinstance(label, str) and float(label).is_integer() and 0 <= label < len(label_of):
+        return int(label)
+    raise AnnotationError(
+        f"{where} has label {label!r}: write one of {', '.join(label_of)}, or its number from 0 to {len(label_of) - 1}."
+    )
