@@ -54,6 +54,7 @@ def collect_yolo(
             boxes.append(box)
             sources.append(place)
     image = np.array(owners, dtype=np.int64)
+    scales = np.where(sizes > 0, sizes, 1)[image][:, ::-1]  # unreadable images leave fractions as they are
     return Split(
         name=name,
         source=source,
@@ -65,7 +66,7 @@ def collect_yolo(
         sizes=sizes,
         image=image,
         labels=np.array(ids, dtype=np.int64),
-        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4) * np.tile(sizes[image][:, ::-1], 2),
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4) * np.tile(scales, 2),
         iscrowd=np.zeros(len(image), dtype=np.bool_),
         sources=sources,
         problems=[*problems, *_lost(labels, root)],
