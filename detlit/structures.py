@@ -103,6 +103,28 @@ class Target(TypedDict, total=False):
     path: str
 
 
+_Objects = tuple[Tensor, Tensor, Tensor]
+
+
+class _Moved(NamedTuple):
+    """The objects of a batch before it moved, and how to tell whether they are still the same on the device.
+
+    Attributes:
+        originals: boxes, labels and iscrowd on the CPU.
+        copies: the same on the device, held so that no other tensor takes their ids.
+        versions: of the copies when they were made.
+    """
+
+    originals: _Objects
+    copies: _Objects
+    versions: list[tuple[int, int]]
+
+
+def _versions(tensors: _Objects) -> list[tuple[int, int]]:
+    """Return what changes when tensors are replaced or written to; inference tensors do not tell the latter."""
+    return [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+
 class Batch:
     """A batch as it crosses the worker boundary: few flat tensors instead of many small ones.
 
@@ -154,10 +176,26 @@ class Batch:
         self.geometry = geometry
         self.orig_objects = orig_objects
         self.paths = list(paths)
+        self._moved: _Moved | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
         return int(self.images.shape[0])
+
+    @property
+    def _objects(self) -> "_Objects":
+        return self.boxes, self.labels, self.iscrowd
+
+    @property
+    def host_objects(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, labels and iscrowd on the CPU, for planning a step without waiting for the device.
+
+        They are those :meth:`to` moved; only if they were made or changed on the device since, they are copied from it.
+        """
+        if self._moved is not None and self._moved.versions == _versions(self._objects):
+            return self._moved.originals
+        boxes, labels, iscrowd = (tensor.cpu() for tensor in self._objects)
+        return boxes, labels, iscrowd
 
     def _with_device_tensors(self, move: Any) -> "Batch":
         """Return a batch whose device-side tensors went through ``move``; the host side is shared."""
@@ -169,7 +207,10 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Return the batch with images and objects on ``device``; what only the host reads stays there."""
-        return self._with_device_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        batch = self._with_device_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moving = batch.boxes.device.type != "cpu"
+        batch._moved = _Moved(self.host_objects, batch._objects, _versions(batch._objects)) if moving else None
+        return batch
 
     def pin_memory(self) -> "Batch":
         """Return the batch with page-locked device-side tensors, as the DataLoader asks."""

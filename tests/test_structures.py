@@ -52,6 +52,25 @@ def test_lightning_moves_what_the_device_needs() -> None:
     assert moved.geometry.device.type == moved.orig_objects.device.type == "cpu"
 
 
+def test_the_host_keeps_the_objects_of_a_batch_on_a_device() -> None:
+    """A meta tensor has no values that could be copied back: what the host reads is the original."""
+    batch = make_batch()
+    assert batch.host_objects[0] is batch.boxes
+    for moved in (batch.to("meta"), batch.to("meta").to("meta")):
+        assert [ours is theirs for ours, theirs in zip(moved.host_objects, batch.host_objects, strict=True)] == [
+            True
+        ] * 3
+
+
+def test_objects_changed_on_the_device_are_not_mistaken_for_the_originals() -> None:
+    replaced, written = make_batch().to("meta"), make_batch().to("meta")
+    replaced.boxes = replaced.boxes * 2
+    written.labels += 1
+    for batch in (replaced, written):
+        with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            batch.host_objects  # noqa: B018
+
+
 def test_letterbox_geometry_centres_and_rounds_once() -> None:
     preprocessing = Preprocessing(size=(640, 640), content_size=(636, 636))
     assert preprocessing.content_shape(480, 640) == (477, 636)

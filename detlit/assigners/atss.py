@@ -1,21 +1,21 @@
 """Adaptive training sample selection: assignment by geometry alone, for the first epochs of training."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from detlit.assigners.base import (
-    Assigner,
-    ImageObjects,
-    ImagePredictions,
-    inside_boxes,
-    resolve_conflicts,
-    top_k_mask,
-)
+from detlit.assigners.base import Assigner, Assignment
+from detlit.assigners.grid import Integers
+from detlit.assigners.matching import decode_at, resolve_claims, to_device
 from detlit.errors import ConfigurationError
-from detlit.ops.boxes import pairwise_iou
-from detlit.structures import Level
+from detlit.ops.anchors import make_anchor_points
+from detlit.ops.boxes import iou_of_sides
+from detlit.ops.targets import GroundTruth
+from detlit.structures import Level, RawPredictions
 
 __all__ = ["ATSSAssigner"]
 
@@ -30,6 +30,9 @@ class ATSSAssigner(Assigner):
     lowest index. A candidate is taken if it lies inside the box and the square of 5 strides around it overlaps the box
     by more than mean plus standard deviation over the object's candidates. Targets are the IoU of the predicted box.
 
+    All but the targets follows from the boxes and the grid: the host works it out, in float64, so that it is the same
+    on every device and in every precision.
+
     Args:
         topk: candidates per object and level; a level with fewer anchor points (an image of 64 pixels or less) gives
             all of them.
@@ -43,28 +46,84 @@ class ATSSAssigner(Assigner):
             raise ConfigurationError(f"topk={topk} leaves no anchor points to assign: choose at least 1.")
         self.topk = topk
 
-    def match(self, predictions: ImagePredictions, objects: ImageObjects) -> tuple[Tensor, Tensor]:
-        """Match by distance and overlap with the anchor squares; see :meth:`Assigner.match`."""
-        points, half_sides = predictions.anchor_points, predictions.strides * (_ANCHOR_SCALE / 2)
-        iou = pairwise_iou(objects.boxes, torch.cat((points - half_sides, points + half_sides), dim=1), eps=1e-10)
-        candidates = self._nearest(points, objects.boxes, predictions.levels)
+    @torch.no_grad()
+    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+        """Assign by distance and overlap with the anchor squares; see :meth:`Assigner.__call__`."""
+        device, num_anchors = ground_truth.labels.device, predictions.cls_logits.shape[1]
+        matches = self._match(predictions.levels, ground_truth, num_anchors)
+        positions, objects = (to_device(column.numpy(), device) for column in matches)
+        boxes = ground_truth.boxes.index_select(0, objects)
+        scores = iou_of_sides(boxes.unbind(1), decode_at(predictions, positions).unbind(1))
+        return Assignment(positions // num_anchors, positions % num_anchors, objects, scores)
 
-        eligible = inside_boxes(points, objects.boxes) & ~objects.iscrowd[:, None]
-        claims = candidates & eligible & (iou > _mean_plus_std(iou, candidates))
-        matched = resolve_conflicts(claims, iou, objects.iscrowd)
-        return matched, pairwise_iou(objects.boxes, predictions.boxes)
+    def _match(self, levels: Sequence[Level], ground_truth: GroundTruth, num_anchors: int) -> tuple[Tensor, Tensor]:
+        """Return ``(P,)`` matched ``image * A + anchor`` and their objects, on the host."""
+        points, strides = make_anchor_points(levels, dtype=torch.float64)
+        squares = torch.cat((points - strides * (_ANCHOR_SCALE / 2), points + strides * (_ANCHOR_SCALE / 2)), dim=1)
 
-    def _nearest(self, points: Tensor, boxes: Tensor, levels: Sequence[Level]) -> Tensor:
-        """Return ``(N, A)`` bool: the anchor points of each level nearest to the centre of each box."""
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        distances = (centers[:, None] - points).square().sum(-1).sqrt()
-        per_level = torch.split(distances, [level.height * level.width for level in levels], dim=1)
-        return torch.cat([top_k_mask(-level, self.topk) for level in per_level], dim=1)
+        def squares_at(index: Tensor) -> list[Tensor]:
+            return [side.index_select(0, index.flatten() % num_anchors).view_as(index) for side in columns]
+
+        columns = squares.T.contiguous()
+        boxes = torch.from_numpy(ground_truth.host_boxes)
+        candidates = torch.from_numpy(_nearest(ground_truth.host_boxes, levels, self.topk))
+        left, top, right, bottom = boxes.T[..., None]
+        iou = iou_of_sides((left, top, right, bottom), squares_at(candidates), eps=1e-10)
+        x, y = (side.index_select(0, candidates.flatten()).view_as(candidates) for side in points.T.contiguous())
+        border = torch.minimum(torch.minimum(x - left, right - x), torch.minimum(y - top, bottom - y))
+        mean = iou.mean(1, keepdim=True)
+        deviation = ((iou - mean).square().sum(1, keepdim=True) / (iou.shape[1] - 1)).sqrt()
+        taken = (border > 1e-9) & (iou > mean + deviation)
+        taken &= ~torch.from_numpy(ground_truth.host_iscrowd)[:, None]
+
+        images = torch.from_numpy(ground_truth.image_index())[:, None]
+        positions = torch.where(taken, candidates + images * num_anchors, len(ground_truth.counts) * num_anchors)
+        objects = torch.arange(len(boxes))[:, None].expand_as(positions)
+        return resolve_claims(positions, objects, boxes, ground_truth, num_anchors, squares_at, eps=1e-10)
 
 
-def _mean_plus_std(values: Tensor, mask: Tensor) -> Tensor:
-    """Return ``(N, 1)`` mean plus unbiased standard deviation of the masked ``values`` of each row."""
-    count = mask.sum(1, keepdim=True)
-    mean = (values * mask).sum(1, keepdim=True) / count
-    variance = ((values - mean).square() * mask).sum(1, keepdim=True) / (count - 1)
-    return mean + variance.sqrt()
+def _nearest(boxes: NDArray[np.float64], levels: Sequence[Level], topk: int) -> Integers:
+    """Return ``(M, candidates)`` the ``topk`` anchor points of each level nearest to the centres of ``boxes (M, 4)``.
+
+    Where the square of ``2 * block + 1`` cells around a centre, which holds ``topk``, lies on the level, they are in a
+    slightly larger one, whose next cells are farther away than its corners. Elsewhere each column and each row can have
+    all ``topk``, as one that runs along the border next to a centre outside the image.
+    """
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    block = math.ceil((math.sqrt(topk) - 1) / 2)
+    radius = math.ceil((block + 0.5) * math.sqrt(2) - 0.5)
+    nearest, offset = [], 0
+    for level in levels:
+        height, width, stride = level
+        last = np.array([width, height]) - 1
+        cells = np.floor(centers / stride)
+        interior = ((cells >= block) & (cells <= last - block)).all(1)
+        cells = cells.clip(0, last).astype(np.int64)
+        found = np.empty((len(boxes), min(topk, height * width)), dtype=np.int64)
+        for rows, reach in ((interior, radius), (~interior, math.ceil(topk / 2))):
+            found[rows] = _nearest_around(centers[rows], cells[rows], reach, level, topk)
+        nearest.append(found + offset)
+        offset += height * width
+    return np.concatenate(nearest, axis=1)
+
+
+def _nearest_around(centers: NDArray[np.float64], cells: Integers, reach: int, level: Level, topk: int) -> Integers:
+    """Return ``(n, topk)`` the cells nearest to ``centers (n, 2)`` among those up to ``reach`` from ``cells (n, 2)``.
+
+    Args:
+        centers: xy pixels.
+        cells: column and row that each window is around; a window is moved into the level.
+        reach: how far the windows go left, right, up and down.
+        level: the feature map.
+        topk: how many, if there are so many; of equally near ones those with the lowest index.
+    """
+    axes = []
+    for axis, length in ((0, level.width), (1, level.height)):
+        window = min(2 * reach + 1, length)
+        index = (cells[:, axis] - reach).clip(0, length - window)[:, None] + np.arange(window)
+        axes.append((index, ((index + 0.5) * level.stride - centers[:, axis, None]) ** 2))
+    (columns, dx), (rows, dy) = axes
+    distances = (dy[:, :, None] + dx[:, None, :]).reshape(len(centers), rows.shape[1] * columns.shape[1])
+    row, column = np.divmod(distances.argsort(1, kind="stable")[:, :topk], columns.shape[1])
+    nearest: Integers = np.take_along_axis(rows, row, 1) * level.width + np.take_along_axis(columns, column, 1)
+    return nearest

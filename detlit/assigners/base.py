@@ -6,34 +6,49 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detlit.ops.boxes import boxes_to_distances, decode_boxes
+from detlit.ops.boxes import decode_boxes, full_precision
 from detlit.ops.targets import GroundTruth
 from detlit.spec import Recorded
 from detlit.structures import Level, RawPredictions
 
-__all__ = [
-    "Assigner",
-    "Assignment",
-    "ImageObjects",
-    "ImagePredictions",
-    "inside_boxes",
-    "resolve_conflicts",
-    "top_k_mask",
-]
+__all__ = ["Assigner", "Assignment", "ImageAssigner", "ImageObjects", "ImagePredictions"]
 
 
 class Assignment(NamedTuple):
-    """What each anchor point should predict.
+    """The ``P`` anchor points that learn an object, by image and then by anchor point; all others are background.
 
     Attributes:
-        labels: ``(B, A)`` int64 class of the assigned object; ``C`` is background.
-        boxes: ``(B, A, 4)`` its xyxy box in pixels; zeros for background.
-        scores: ``(B, A)`` in [0, 1], the classification target of its class; zero for background.
+        image: ``(P,)`` int64 position of the image in the batch.
+        anchor: ``(P,)`` int64 anchor point; no anchor point of an image occurs twice.
+        object: ``(P,)`` int64 row of its object in the :class:`~detlit.ops.targets.GroundTruth`.
+        scores: ``(P,)`` in [0, 1], the classification target of the object's class.
     """
 
-    labels: Tensor
-    boxes: Tensor
+    image: Tensor
+    anchor: Tensor
+    object: Tensor
     scores: Tensor
+
+    def dense(self, num_images: int, num_anchors: int) -> tuple[Tensor, Tensor]:
+        """Return ``(B, A)`` objects, -1 for background, and ``(B, A)`` scores, 0 for background; to look at."""
+        objects = self.object.new_full((num_images, num_anchors), -1)
+        scores = self.scores.new_zeros(num_images, num_anchors)
+        objects[self.image, self.anchor] = self.object
+        scores[self.image, self.anchor] = self.scores
+        return objects, scores
+
+
+class Assigner(Recorded, ABC):
+    """Base of assigners. One that is easier to write for a single image derives from :class:`ImageAssigner`."""
+
+    @abstractmethod
+    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+        """Assign the objects of every image to its anchor points; objects with ``iscrowd`` stay without.
+
+        Args:
+            predictions: of any precision.
+            ground_truth: objects on the device of the predictions. Their dtype is that of the scores.
+        """
 
 
 class ImagePredictions(NamedTuple):
@@ -54,32 +69,21 @@ class ImageObjects(NamedTuple):
     iscrowd: Tensor
 
 
-class Assigner(Recorded, ABC):
-    """Base of assigners. A new one overrides :meth:`match`, which sees one image."""
+class ImageAssigner(Assigner):
+    """Base of assigners that see one image, its boxes decoded; float32 or float64. Override :meth:`match`."""
 
     @torch.no_grad()
     def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
-        """Assign the objects of every image to its anchor points.
-
-        Args:
-            predictions: float32 or float64; their dtype is that of the result.
-            ground_truth: objects on the device of the predictions.
-        """
-        images = []
-        for i, (boxes, labels, iscrowd) in enumerate(ground_truth.images()):
-            if len(boxes) == 0:
-                images.append(_background(predictions))
-                continue
-            image = ImagePredictions(
-                predictions.cls_logits[i],
-                decode_boxes(predictions.reg_logits[i], predictions.anchor_points, predictions.strides),
-                predictions.anchor_points,
-                predictions.strides,
-                predictions.levels,
-            )
-            objects = ImageObjects(boxes, labels, iscrowd)
-            images.append(_gather(objects, *self.match(image, objects), num_classes=image.cls_logits.shape[-1]))
-        return Assignment(*(torch.stack(column) for column in zip(*images, strict=True)))
+        """Match image after image; see :meth:`Assigner.__call__`."""
+        columns: list[tuple[Tensor, ...]] = [_nothing(ground_truth)]
+        first = 0
+        for i, objects in enumerate(ground_truth.images()):
+            if ground_truth.counts[i]:
+                matched, quality = self.match(_image(predictions, i), ImageObjects(*objects))
+                anchor, row = matched.T.nonzero(as_tuple=True)
+                columns.append((torch.full_like(row, i), anchor, row + first, quality[row, anchor]))
+            first += ground_truth.counts[i]
+        return Assignment(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
     @abstractmethod
     def match(self, predictions: ImagePredictions, objects: ImageObjects) -> tuple[Tensor, Tensor]:
@@ -91,56 +95,16 @@ class Assigner(Recorded, ABC):
         """
 
 
-def _background(predictions: RawPredictions) -> Assignment:
-    """Return the assignment of one image without objects; ``(A,)``, ``(A, 4)``, ``(A,)``."""
-    points = predictions.anchor_points
-    return Assignment(
-        labels=torch.full((len(points),), predictions.cls_logits.shape[-1], device=points.device),
-        boxes=points.new_zeros(len(points), 4),
-        scores=points.new_zeros(len(points)),
+def _image(predictions: RawPredictions, i: int) -> ImagePredictions:
+    return ImagePredictions(
+        full_precision(predictions.cls_logits[i]),
+        decode_boxes(predictions.reg_logits[i], predictions.anchor_points, predictions.strides),
+        predictions.anchor_points,
+        predictions.strides,
+        predictions.levels,
     )
 
 
-def _gather(objects: ImageObjects, matched: Tensor, quality: Tensor, num_classes: int) -> Assignment:
-    """Look up, for each anchor point of one image, the object it was matched with."""
-    scores = (quality * matched).amax(0)
-    assigned = matched.any(0)
-    index = matched.int().argmax(0)
-    return Assignment(
-        labels=objects.labels[index].masked_fill(~assigned, num_classes),
-        boxes=objects.boxes[index] * assigned[:, None],
-        scores=scores,
-    )
-
-
-def inside_boxes(points: Tensor, boxes: Tensor) -> Tensor:
-    """Return ``(N, A)`` bool: ``points (A, 2)`` strictly inside ``boxes (N, 4)``, by more than 1e-9 pixels."""
-    return boxes_to_distances(boxes[:, None], points).amin(-1) > 1e-9
-
-
-def top_k_mask(values: Tensor, k: int) -> Tensor:
-    """Return ``(N, A)`` bool: the ``k`` largest of each row, of equal ones those with the lowest index.
-
-    :func:`torch.topk` leaves open which of several equal values it takes. Rows with fewer than ``k`` values keep all.
-    """
-    k = min(k, values.shape[1])
-    smallest = values.topk(k, dim=1).values[:, -1:]
-    above, tied = values > smallest, values == smallest
-    return above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
-
-
-def resolve_conflicts(matched: Tensor, iou: Tensor, iscrowd: Tensor) -> Tensor:
-    """Leave each anchor point to one object.
-
-    An anchor point that several objects claim goes to the object it overlaps most, of equal ones to the first. All
-    objects of the image compete, also those that did not claim it: so do PaddleDetection and SuperGradients, where the
-    published weights come from, and it only shows where boxes crowd.
-
-    Args:
-        matched: ``(N, A)`` bool claims.
-        iou: ``(N, A)`` overlap that decides.
-        iscrowd: ``(N,)`` bool objects that do not compete.
-    """
-    winner = iou.masked_fill(iscrowd[:, None], -1).argmax(0)
-    wins = torch.arange(len(iou), device=iou.device)[:, None] == winner
-    return torch.where(matched.sum(0) > 1, wins, matched)
+def _nothing(ground_truth: GroundTruth) -> tuple[Tensor, ...]:
+    index = ground_truth.labels.new_zeros(0)
+    return index, index, index, ground_truth.boxes.new_zeros(0)

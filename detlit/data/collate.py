@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from detlit.errors import AnnotationError, ConfigurationError
+from detlit.ops.targets import check_boxes
 from detlit.structures import Batch, Target
 
 __all__ = ["collate"]
@@ -22,14 +23,17 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
 
     Raises:
         ConfigurationError: the images differ in size.
-        AnnotationError: a box is NaN or infinite, or an image has not one label per box.
+        AnnotationError: a box is NaN or infinite, boxes look normalised, or an image has not one label per box.
     """
     images, targets = [image for image, _ in samples], [target for _, target in samples]
     _check_sizes(images)
-    counts = [_count(target, position) for position, target in enumerate(targets)]
+    names = [target.get("path") or f"number {position} of the batch" for position, target in enumerate(targets)]
+    counts = [_count(target, name) for target, name in zip(targets, names, strict=True)]
+    boxes = torch.cat([target["boxes"].float().reshape(-1, 4) for target in targets])
+    check_boxes(boxes.numpy(), counts, names, image_size=(images[0].shape[-2], images[0].shape[-1]))
     return Batch(
         images=default_collate(images),  # in a worker it stacks straight into shared memory
-        boxes=torch.cat([target["boxes"].float().reshape(-1, 4) for target in targets]),
+        boxes=boxes,
         labels=torch.cat([target["labels"].long() for target in targets]),
         iscrowd=torch.cat([_iscrowd(target) for target in targets]),
         image_index=torch.repeat_interleave(torch.tensor(counts)),
@@ -58,14 +62,11 @@ def _check_sizes(images: Sequence[Tensor]) -> None:
         )
 
 
-def _count(target: Target, position: int) -> int:
+def _count(target: Target, name: str) -> int:
     """Return the number of objects of a target, after checking it."""
     boxes, labels = target["boxes"], target["labels"]
-    name = target.get("path") or f"number {position} of the batch"
     if boxes.numel() != 4 * len(labels):
         raise AnnotationError(f"image {name} has {len(labels)} labels for {boxes.numel() / 4:g} boxes: give one each.")
-    if not bool(torch.isfinite(boxes).all()):
-        raise AnnotationError(f"image {name} has a box that is NaN or infinite: check its annotations and transforms.")
     return len(labels)
 
 

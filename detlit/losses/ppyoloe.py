@@ -3,25 +3,23 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from detlit.assigners import Assigner, Assignment, ATSSAssigner, TaskAlignedAssigner
-from detlit.errors import ConfigurationError
+from detlit.errors import AnnotationError, ConfigurationError
 from detlit.losses.base import DetectionLoss
-from detlit.losses.functional import distribution_focal_loss, focal_loss, varifocal_loss
-from detlit.ops.boxes import (
-    aligned_giou,
-    boxes_to_distances,
-    distances_to_boxes,
-    expected_distances,
-    full_precision,
-    side_bins,
-)
-from detlit.ops.targets import collect_ground_truth
+from detlit.losses.boxes import Positives, box_sums
+from detlit.losses.classification import classification_sum
+from detlit.losses.functional import focal_loss, varifocal_loss
+from detlit.ops.targets import GroundTruth, collect_ground_truth
 from detlit.structures import Batch, LossOutput, RawPredictions, Target
 
 __all__ = ["PPYoloELoss"]
+
+_PATIENCE = 50
+"""Batches with objects after which it is no accident that none of them matched."""
 
 
 class PPYoloELoss(DetectionLoss):
@@ -65,16 +63,17 @@ class PPYoloELoss(DetectionLoss):
         self.dfl_loss_weight = dfl_loss_weight
         self.assigner = TaskAlignedAssigner() if assigner is None else assigner
         self.static_assigner = ATSSAssigner() if static_assigner is None else static_assigner
+        self._steps_without_match: int | None = 0
 
     def forward(self, predictions: RawPredictions, batch: Batch | Sequence[Target]) -> LossOutput:
         """Return the loss with the terms ``loss_cls``, ``loss_iou`` and ``loss_dfl``.
 
         Raises:
             ConfigurationError: predictions with another number of classes or images than expected.
-            AnnotationError: labels out of range or boxes that are not finite, in targets that are still on the CPU.
+            AnnotationError: labels out of range, boxes that are not finite, or no object that an anchor point can
+                learn in the first steps of training.
         """
         with torch.autocast(predictions.cls_logits.device.type, enabled=False):
-            predictions = _in_full_precision(predictions)
             num_classes = predictions.cls_logits.shape[-1]
             if self.num_classes not in (None, num_classes):
                 raise ConfigurationError(
@@ -83,75 +82,60 @@ class PPYoloELoss(DetectionLoss):
                 )
             ground_truth = collect_ground_truth(batch, num_classes, like=predictions.reg_logits)
             assigner = self.static_assigner if self.use_static_assigner else self.assigner
-            return self._loss(predictions, assigner(predictions, ground_truth))
+            assignment = assigner(predictions, ground_truth)
+            if self.training:
+                self._check_that_objects_match(predictions, ground_truth, assignment)
+            return self._loss(predictions, ground_truth, assignment)
 
-    def _loss(self, predictions: RawPredictions, assignment: Assignment) -> LossOutput:
+    def _loss(self, predictions: RawPredictions, ground_truth: GroundTruth, assignment: Assignment) -> LossOutput:
         """Return the loss for an assignment."""
-        image, anchor = torch.nonzero(assignment.labels < predictions.cls_logits.shape[-1], as_tuple=True)
-        scores = assignment.scores[image, anchor]
-        # Without a positive the indexed tensors are empty, and the regression branch still gets its (zero) gradient.
-        iou, dfl = _box_losses(
-            predictions.reg_logits[image, anchor],
-            predictions.anchor_points[anchor],
-            predictions.strides[anchor],
-            assignment.boxes[image, anchor],
+        _, num_anchors, num_classes = predictions.cls_logits.shape
+        image, anchor, rows, scores = assignment
+        position, strides = image * num_anchors + anchor, predictions.strides.index_select(0, anchor).to(scores.dtype)
+        positives = Positives(
+            position,
+            predictions.anchor_points.index_select(0, anchor) / strides,
+            ground_truth.boxes.index_select(0, rows) / strides,
             scores,
         )
-        positive = (image, anchor, assignment.labels[image, anchor])
-        cls = _classification_loss(self._elementwise_loss(), predictions.cls_logits, positive, scores)
+        own_class = position * num_classes + ground_truth.labels.index_select(0, rows)
+        cls = classification_sum(predictions.cls_logits, *self._background_and_own_loss(), own_class, scores)
+        iou, dfl = box_sums(predictions.reg_logits, positives)
         terms = torch.stack(
             (self.classification_loss_weight * cls, self.iou_loss_weight * iou, self.dfl_loss_weight * dfl)
         )
         return _normalise(terms, scores.sum(), joint=self.training and torch.is_grad_enabled())
 
-    def _elementwise_loss(self) -> Callable[..., Tensor]:
+    def _background_and_own_loss(self) -> tuple[float, Callable[[Tensor, Tensor], Tensor]]:
+        """Return the weight of the background's loss, and the loss of the classes of objects."""
         if self.use_varifocal_loss:
-            return varifocal_loss
-        return partial(focal_loss, alpha=0.25 if self.use_static_assigner else None)
+            return 0.75, varifocal_loss
+        if self.use_static_assigner:  # as in PP-YOLOE, which drops alpha when it changes the assigner
+            return 0.75, partial(focal_loss, alpha=0.25)
+        return 1.0, focal_loss
 
+    def _check_that_objects_match(
+        self, predictions: RawPredictions, ground_truth: GroundTruth, assignment: Assignment
+    ) -> None:
+        """Refuse to go on when no object of the first batches with objects has found an anchor point.
 
-def _in_full_precision(predictions: RawPredictions) -> RawPredictions:
-    """Return the predictions in float32, or float64 if they are."""
-    cls_logits, reg_logits = full_precision(predictions.cls_logits), full_precision(predictions.reg_logits)
-    return predictions._replace(
-        cls_logits=cls_logits,
-        reg_logits=reg_logits,
-        anchor_points=predictions.anchor_points.to(reg_logits.dtype),
-        strides=predictions.strides.to(reg_logits.dtype),
-    )
-
-
-def _classification_loss(
-    elementwise_loss: Callable[..., Tensor], logits: Tensor, positive: tuple[Tensor, Tensor, Tensor], scores: Tensor
-) -> Tensor:
-    """Return the summed loss of ``logits (B, A, C)``: all as background, then corrected at the ``(P,)`` positives.
-
-    This spares one-hot targets as large as the logits.
-    """
-    own = logits[positive]
-    return elementwise_loss(logits).sum() + (elementwise_loss(own, scores) - elementwise_loss(own)).sum()
-
-
-def _box_losses(
-    reg_logits: Tensor, anchor_points: Tensor, strides: Tensor, boxes: Tensor, scores: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the summed GIoU and distribution focal losses of ``P`` positives, weighted by ``scores (P,)``.
-
-    Args:
-        reg_logits: ``(P, 4 * (reg_max + 1))`` distance bins before the softmax.
-        anchor_points: ``(P, 2)`` xy pixels.
-        strides: ``(P, 1)`` pixels.
-        boxes: ``(P, 4)`` assigned boxes, xyxy pixels.
-        scores: ``(P,)`` assigned scores.
-    """
-    points, boxes = anchor_points / strides, boxes / strides
-    predicted = distances_to_boxes(expected_distances(reg_logits), points)
-    iou = ((1 - aligned_giou(predicted, boxes)) * scores).sum()
-
-    reg_max = reg_logits.shape[-1] // 4 - 1
-    distances = boxes_to_distances(boxes, points).clamp(0, reg_max - 0.01)
-    dfl = distribution_focal_loss(side_bins(reg_logits), distances).mean(-1)
-    return iou, (dfl * scores).sum()
+        Counting waits for nothing: the size of the assignment is known to the host.
+        """
+        objects = np.flatnonzero(~ground_truth.host_iscrowd)
+        if self._steps_without_match is None or len(objects) == 0:
+            return
+        if len(assignment.image):
+            self._steps_without_match = None
+            return
+        self._steps_without_match += 1
+        if self._steps_without_match == _PATIENCE:
+            level = predictions.levels[0]
+            raise AnnotationError(
+                f"in the first {_PATIENCE} batches with objects no anchor point lies inside any of them, in the last "
+                f"not inside {ground_truth.host_boxes[objects[0]].tolist()} on images of {level.width * level.stride}x"
+                f"{level.height * level.stride} pixels: boxes must be xyxy pixels of the network input, neither "
+                "normalised nor xywh, and objects larger than a few pixels."
+            )
 
 
 def _normalise(sums: Tensor, score_sum: Tensor, joint: bool) -> LossOutput:

@@ -1,5 +1,7 @@
 """Box arithmetic: distances to boxes and back, and overlaps. Everything here is pure and differentiable."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ __all__ = [
     "distances_to_boxes",
     "expected_distances",
     "full_precision",
-    "pairwise_iou",
+    "iou_of_sides",
     "side_bins",
 ]
 
@@ -82,13 +84,24 @@ def _intersections(boxes: Tensor, others: Tensor) -> Tensor:
     return (right_bottom - left_top).clamp(min=0).prod(-1)
 
 
-def pairwise_iou(boxes: Tensor, others: Tensor, eps: float = 1e-9) -> Tensor:
-    """Return the ``(N, A)`` intersection over union of xyxy ``boxes (N, 4)`` with ``others (A, 4)``.
+def iou_of_sides(boxes: Sequence[Tensor], others: Sequence[Tensor], eps: float = 1e-9) -> Tensor:
+    """Return the intersection over union of xyxy boxes given as four tensors, one per side, that broadcast.
 
-    ``eps`` is added to the union, so that two empty boxes overlap by 0.
+    Sides in tensors of their own are contiguous, which makes this several times faster than rows of four.
+
+    Args:
+        boxes: left, top, right and bottom sides.
+        others: the same of the boxes they are compared with.
+        eps: added to the union, so that two empty boxes overlap by 0.
     """
-    intersections = _intersections(boxes[:, None], others)
-    return intersections / (_areas(boxes)[:, None] + _areas(others) - intersections + eps)
+    left, top, right, bottom = boxes
+    other_left, other_top, other_right, other_bottom = others
+    width = (torch.minimum(right, other_right) - torch.maximum(left, other_left)).clamp(min=0)
+    height = (torch.minimum(bottom, other_bottom) - torch.maximum(top, other_top)).clamp(min=0)
+    area = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
+    other_area = (other_right - other_left).clamp(min=0) * (other_bottom - other_top).clamp(min=0)
+    intersection = width * height
+    return intersection / (area + other_area - intersection + eps)
 
 
 def aligned_giou(boxes: Tensor, others: Tensor, eps: float = 1e-10) -> Tensor:

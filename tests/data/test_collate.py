@@ -72,8 +72,21 @@ def test_boxes_are_float32_whatever_the_data_set_gives() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_box_that_is_no_number_is_refused(value: float) -> None:
     bad = sample(0, boxes=torch.tensor([[0, 0, value, 5]]), labels=torch.tensor([1]), path="b.png")
-    with pytest.raises(AnnotationError, match=r"image b\.png has a box that is NaN or infinite"):
+    with pytest.raises(
+        AnnotationError, match=r"image b\.png has the box \[.*(nan|inf).*\], which is not finite: correct"
+    ):
         collate([sample(2), bad])
+
+
+def test_boxes_that_look_normalised_are_refused() -> None:
+    boxes = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    samples = [sample(0), sample(0, boxes=boxes, labels=torch.tensor([0, 1]), path="c.png")]
+    message = r"^image c\.png of 64x32 pixels has the box \[0\.25, 0\.5, .*normalised, multiply them by the width"
+    with pytest.raises(AnnotationError, match=message):
+        collate(samples)
+    # What augmentation leaves of an object may be that small: one alone, or beside larger ones.
+    assert collate([sample(0, boxes=boxes[:1], labels=torch.tensor([0]))]).counts == [1]
+    assert collate([*samples, sample(1, boxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]))]).counts == [0, 2, 1]
 
 
 def test_labels_and_boxes_must_pair() -> None:

@@ -22,7 +22,9 @@ def slow_terms(predictions: RawPredictions, targets: list[Target], loss: PPYoloE
     """Return the weighted terms, summed anchor by anchor and class by class."""
     truth = collect_ground_truth(targets, 3, predictions.reg_logits)
     assigner = loss.static_assigner if loss.use_static_assigner else loss.assigner
-    labels, boxes, scores = (column.tolist() for column in assigner(predictions, truth))
+    objects, scores = (x.tolist() for x in assigner(predictions, truth).dense(*predictions.cls_logits.shape[:2]))
+    labels = [[3 if i < 0 else int(truth.labels[i]) for i in image] for image in objects]
+    boxes = [[None if i < 0 else truth.boxes[i].tolist() for i in image] for image in objects]
     cls = iou = dfl = 0.0
     for b, image in enumerate(predictions.cls_logits.tolist()):
         for a, row in enumerate(image):

@@ -70,13 +70,11 @@ def check_assignment(
     num_classes = predictions.cls_logits.shape[-1]
     assigner = loss.static_assigner if loss.use_static_assigner else loss.assigner
     truth = collect_ground_truth(targets, num_classes, predictions.reg_logits)
-    labels, boxes, scores = assigner(predictions, truth)
-    positive = (labels < num_classes).nonzero()
-    np.testing.assert_array_equal(positive, golden["pos_idx"])
-    image, anchor = positive.T
-    np.testing.assert_array_equal(labels[image, anchor], golden["pos_label"])
-    np.testing.assert_allclose(boxes[image, anchor], golden["pos_box"], rtol=1e-7, atol=1e-6)
-    np.testing.assert_allclose(scores[image, anchor], golden["pos_score"], atol=1e-5)
+    image, anchor, objects, scores = assigner(predictions, truth)
+    np.testing.assert_array_equal(torch.stack((image, anchor), dim=1), golden["pos_idx"])
+    np.testing.assert_array_equal(truth.labels[objects], golden["pos_label"])
+    np.testing.assert_allclose(truth.boxes[objects], golden["pos_box"], rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(scores, golden["pos_score"], atol=1e-5)
 
 
 def check_gradient(logits: torch.Tensor, sample: np.ndarray, stats: np.ndarray) -> None:

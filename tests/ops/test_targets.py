@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,18 @@ def test_a_list_of_targets_and_a_batch_give_the_same_ground_truth() -> None:
         assert from_list.counts == from_batch.counts == [2, 0, 3]
         for ours, theirs in zip(from_list[:3], from_batch[:3], strict=True):
             torch.testing.assert_close(ours, theirs)
+        for ours, theirs in zip(from_list[4:], from_batch[4:], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(from_list.host_boxes, from_list.boxes.double())
         assert from_list.boxes.dtype == like.dtype
+
+
+def test_boxes_are_at_least_float32_and_the_host_sees_the_same_values() -> None:
+    target = Target(boxes=torch.tensor([[0.1, 0.2, 1 / 3, 9.0]], dtype=torch.float64), labels=torch.zeros(1))
+    for dtype in (torch.bfloat16, torch.float32):
+        truth = collect_ground_truth([target], 1, torch.zeros(1, 1, dtype=dtype))
+        assert truth.boxes.dtype == torch.float32
+        assert truth.host_boxes.tolist() == truth.boxes.double().tolist() != target["boxes"].tolist()
 
 
 def test_images_are_split_by_count() -> None:
