@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
+from detlit.callbacks.effective_batch import effective_batch_size
+from detlit.callbacks.second_validation import validate_again
 from detlit.errors import ConfigurationError
 from detlit.optim import WeightAverage
 
@@ -47,14 +49,32 @@ class EMA(Callback):
         decay: the final decay; 0.9997 averages about the last 3300 steps.
         ramp: how the decay rises to it, see :func:`ema_decay`.
         beta: steepness of the ``"exp"`` ramp; 15 reaches the final decay after about 40 % of the run.
+        alpha: take ``max(0, 1 - alpha * images / epochs * update_period)`` as decay instead, with the images per
+            optimizer step and the epochs of the run, so that it suits any batch size and length (basecls); 1e-5 with
+            1024 images, 100 epochs and a period of 32 is 0.9967. ``decay``, ``ramp`` and ``beta`` are not read then.
+        update_period: optimizer steps between two updates. A decay that is not from ``alpha`` is raised to this power,
+            so that it means what it does with an update in every step.
+        start_epoch: epochs, counted from 0, before which the average is a copy of the weights.
+        start_step: optimizer steps before which it is, likewise; the later of the two counts.
+        validate: which weights ``fit`` validates with: ``"ema"``; ``"raw"``, the weights as trained (checkpoints hold
+            the averages nevertheless); or ``"both"``, which takes two passes: averages are logged as ever, and weights
+            as trained as ``val_raw/map`` beside ``val/map``, or as ``val_loss_raw`` beside ``val_loss``.
 
     Raises:
-        ConfigurationError: a decay, ramp or beta out of range; when training starts, a strategy that shards the
-            weights, ``ModelCheckpoint(save_weights_only=True)``, or the ``"exp"`` ramp on a run without an end.
+        ConfigurationError: an argument out of range; when training starts, a strategy that shards the weights,
+            ``ModelCheckpoint(save_weights_only=True)``, or ``alpha`` or the ``"exp"`` ramp on a run without an end.
     """
 
     def __init__(
-        self, decay: float = 0.9997, ramp: Literal["threshold", "exp", "constant"] = "threshold", beta: float = 15.0
+        self,
+        decay: float = 0.9997,
+        ramp: Literal["threshold", "exp", "constant"] = "threshold",
+        beta: float = 15.0,
+        alpha: float | None = None,
+        update_period: int = 1,
+        start_epoch: int = 0,
+        start_step: int = 0,
+        validate: Literal["raw", "ema", "both"] = "ema",
     ) -> None:
         if not 0.0 <= decay < 1.0:
             raise ConfigurationError(f"EMA decay={decay} does not average: choose one from 0 up to, not including, 1.")
@@ -62,14 +82,30 @@ class EMA(Callback):
             raise ConfigurationError(f"EMA ramp={ramp!r} is unknown: choose 'threshold', 'exp' or 'constant'.")
         if beta <= 0.0:
             raise ConfigurationError(f"EMA beta={beta} would never raise the decay: choose a positive one, such as 15.")
+        if alpha is not None and not alpha > 0.0:
+            raise ConfigurationError(f"EMA alpha={alpha} would never move the average: choose a positive one, or none.")
+        if update_period < 1:
+            raise ConfigurationError(f"EMA update_period={update_period} never updates: choose 1 or more steps.")
+        for name, start in (("start_epoch", start_epoch), ("start_step", start_step)):
+            if start < 0:
+                raise ConfigurationError(f"EMA {name}={start} is before the start of training: choose 0 or more.")
+        if validate not in ("raw", "ema", "both"):
+            raise ConfigurationError(f"EMA validate={validate!r} is unknown: choose 'raw', 'ema' or 'both'.")
         self.decay = decay
         self.ramp = ramp
         self.beta = beta
+        self.alpha = alpha
+        self.update_period = update_period
+        self.start_epoch = start_epoch
+        self.start_step = start_step
+        self.validate = validate
         self.updates = 0
         self._average: WeightAverage | None = None
         self._resumed: dict[str, torch.Tensor] | None = None
         self._total_steps = math.inf
+        self._alpha_decay = 0.0
         self._last_step = 0
+        self._validation_loop: Any = None
 
     # ------------------------------------------------------------------------------------------- start, update
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,29 +119,52 @@ class EMA(Callback):
                 "(default_callbacks(ema=...) in scripts, the key ema: in configs)."
             )
         _refuse_what_ignores_the_average(trainer)
+        if self.validate == "both":
+            self._validate_twice(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are, or from the averages of the checkpoint that is resumed."""
-        if self.ramp == "exp":
+        """Start from the averages of the checkpoint that is resumed, if there are any."""
+        if self.alpha is not None:
+            epochs = _epochs_of_run(trainer)
+            images = effective_batch_size(trainer)
+            self._alpha_decay = max(0.0, 1.0 - self.alpha * images / epochs * self.update_period)
+        elif self.ramp == "exp":
             self._total_steps = _length_of_run(trainer)
-        self._average = WeightAverage(pl_module, self._resumed)
-        self._resumed = None
+        if self._resumed is not None:
+            self._average = WeightAverage(pl_module, self._resumed)
+            self._resumed = None
         self._last_step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start from the weights as they are before the first step that counts: until then they are the average."""
+        begins = trainer.current_epoch >= self.start_epoch and trainer.global_step >= self.start_step
+        if self._average is None and begins:
+            self._average = WeightAverage(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update after each optimizer step; batches that only accumulate gradients do not count."""
-        if self._average is None or trainer.global_step == self._last_step:
+        if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
+        if self._average is None or trainer.global_step % self.update_period:
+            return
         self.updates += 1
-        self._average.update(ema_decay(self.updates, self._total_steps, self.decay, self.ramp, self.beta))
+        self._average.update(self._decay())
+
+    def _decay(self) -> float:
+        if self.alpha is not None:
+            return self._alpha_decay
+        steps = self.updates * self.update_period
+        decay = ema_decay(steps, self._total_steps, self.decay, self.ramp, self.beta)
+        return decay**self.update_period
 
     # --------------------------------------------------------------------------------------------- validation
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate with the averages, once there are any."""
-        if trainer.state.fn == TrainerFn.FITTING and self._average is not None and self.updates:
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.validate != "raw" and self._average is not None and self.updates:
             self._agree_on_buffers(trainer)
             self._average.swap_in()
 
@@ -114,8 +173,30 @@ class EMA(Callback):
         if self._average is not None:
             self._average.swap_out()
 
+    def _validate_twice(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the validation loop begin with a pass over the weights as trained.
+
+        First, so that a checkpoint callback finds both scores at the end of the pass that it hears of.
+        """
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        run = loop.run
+
+        def run_twice() -> Any:
+            if not trainer.sanity_checking:
+                validate_again(trainer, pl_module, "raw", run)
+            return run()
+
+        loop.run = run_twice  # type: ignore[method-assign]
+        self._validation_loop = loop
+
+    def _validate_once(self) -> None:
+        if self._validation_loop is not None:
+            del self._validation_loop.run
+            self._validation_loop = None
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the weights as trained when validation breaks or is interrupted."""
+        self._validate_once()
         if self._average is not None:
             self._average.swap_out()
 
@@ -147,7 +228,10 @@ class EMA(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the averages in the module, after the last checkpoint was saved."""
-        if stage == "fit" and self._average is not None:
+        if stage != "fit":
+            return
+        self._validate_once()
+        if self._average is not None:
             if self.updates:
                 self._average.copy_to_module()
             self._average = None
@@ -168,6 +252,16 @@ def _refuse_what_ignores_the_average(trainer: Trainer) -> None:
             "ModelCheckpoint(save_weights_only=True) would save the weights without EMA, because Lightning asks no "
             "callback then: leave it out, the averages are in the full checkpoint's state_dict."
         )
+
+
+def _epochs_of_run(trainer: Trainer) -> int:
+    """Return the epochs of the run."""
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        raise ConfigurationError(
+            "EMA alpha needs to know the epochs of the run, and max_epochs=-1 has no end: set trainer.max_epochs, or "
+            "choose a decay."
+        )
+    return max(1, trainer.max_epochs)
 
 
 def _length_of_run(trainer: Trainer) -> float:

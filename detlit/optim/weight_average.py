@@ -2,7 +2,7 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, distributed, nn
@@ -39,7 +39,7 @@ class WeightAverage:
             dtype = averages[0].dtype
             if values[0].dtype != dtype:
                 values = [value.to(dtype) for value in values]
-            torch._foreach_lerp_(averages, values, 1.0 - decay)
+            _lerp(averages, values, 1.0 - decay)
 
     @torch.no_grad()
     def swap_in(self) -> None:
@@ -121,6 +121,16 @@ class WeightAverage:
             average = value.detach()
         dtype = torch.promote_types(value.dtype, torch.float32)
         return torch.empty_like(value, dtype=dtype, requires_grad=False).copy_(average)
+
+
+def _lerp(averages: Sequence[Tensor], values: Sequence[Tensor], weight: float) -> None:
+    """Move each average to ``average + weight * (value - average)``; torch's optimizers use the same private call."""
+    fused = getattr(torch, "_foreach_lerp_", None)
+    if fused is not None:
+        fused(averages, values, weight)
+        return
+    for average, value in zip(averages, values, strict=True):
+        average.lerp_(value, weight)
 
 
 def _tensors(module: nn.Module) -> list[Tensor | None]:

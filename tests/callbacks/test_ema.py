@@ -82,6 +82,63 @@ def test_average_is_the_hand_written_one_and_stays_in_the_module(tmp_path: Path)
     torch.testing.assert_close(weights(module), by_hand.average)
 
 
+class SlowTwin(Callback):
+    """The average of parameters and buffers one by one; ``decays`` holds that of each optimizer step that updates."""
+
+    def __init__(self, decays: dict[int, float], start_step: int) -> None:
+        self.decays, self.start_step, self.step = decays, start_step, 0
+        self.average: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.average = weights(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            return
+        self.step = trainer.global_step
+        decay = 0.0 if self.step <= self.start_step else self.decays.get(self.step, 1.0)
+        for name, value in pl_module.state_dict().items():
+            averaged = decay * self.average[name] + (1 - decay) * value if value.is_floating_point() else value
+            self.average[name] = averaged.clone()
+
+
+@pytest.mark.parametrize(
+    ("options", "accumulate", "decays", "start_step"),
+    [
+        ({"decay": 0.9, "ramp": "constant", "update_period": 3}, 1, dict.fromkeys((3, 6, 9, 12, 15), 0.9**3), 0),
+        ({"decay": 0.9, "update_period": 2}, 2, {s: min(0.9, (1 + s) / (10 + s)) ** 2 for s in (2, 4, 6, 8)}, 0),
+        ({"decay": 0.9, "ramp": "constant", "start_step": 5}, 1, dict.fromkeys(range(6, 17), 0.9), 5),
+        ({"decay": 0.9, "start_epoch": 1}, 1, {8 + s: min(0.9, (1 + s) / (10 + s)) for s in range(1, 9)}, 8),
+        ({"decay": 0.9, "ramp": "constant", "start_epoch": 1, "start_step": 2}, 1, dict.fromkeys(range(9, 17), 0.9), 8),
+        ({"alpha": 0.05}, 1, dict.fromkeys(range(1, 17), 1 - 0.05 * 2 / 2), 0),
+        ({"alpha": 0.05, "update_period": 4}, 2, dict.fromkeys((4, 8), 1 - 0.05 * 4 / 2 * 4), 0),
+        ({"alpha": 2.0}, 1, dict.fromkeys(range(1, 17), 0.0), 0),
+    ],
+)
+def test_period_start_and_alpha_are_those_of_the_slow_twin(
+    tmp_path: Path, options: dict[str, Any], accumulate: int, decays: dict[int, float], start_step: int
+) -> None:
+    ema, twin, module = EMA(**options), SlowTwin(decays, start_step), TinyModule()
+    quiet_trainer(
+        tmp_path, callbacks=[ema, twin], max_epochs=2, accumulate_grad_batches=accumulate, enable_checkpointing=False
+    ).fit(module)
+    assert ema.updates == len(decays)
+    # The running statistics of batch norm also move in batches that only accumulate.
+    expected = {**twin.average} if accumulate == 1 else {k: v for k, v in twin.average.items() if "running" not in k}
+    torch.testing.assert_close({name: weights(module)[name] for name in expected}, expected)
+
+
+def test_alpha_is_that_of_basecls() -> None:
+    """``1 - 1e-5 * (1024 / 100 * 32)``, as its documentation computes it in float32."""
+    loader = SimpleNamespace(batch_size=512)
+    trainer = SimpleNamespace(
+        max_epochs=100, train_dataloader=loader, world_size=2, accumulate_grad_batches=1, global_step=0
+    )
+    ema = EMA(alpha=1e-5, update_period=32)
+    ema.on_train_start(trainer, TinyModule())  # type: ignore[arg-type]
+    assert ema._decay() == pytest.approx(0.9967232, abs=1e-9)
+
+
 @pytest.mark.parametrize(("accumulate", "updates"), [(1, 8), (4, 2), (3, 3)])
 def test_one_update_per_optimizer_step(tmp_path: Path, accumulate: int, updates: int) -> None:
     ema = EMA()
@@ -168,10 +225,67 @@ def test_an_interrupted_run_leaves_the_weights_as_trained(
         assert_same(weights(module), trained)
 
 
+def validated(folder: Path, validate: Any, **arguments: Any) -> tuple[TinyModule, Trainer, list[dict[str, Tensor]]]:
+    """Train two epochs, and return the module, the trainer, and the weights as trained at each validation."""
+    module, trained = TinyModule(), []
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trained.append(weights(pl_module))
+
+    callbacks = [EMA(0.9, validate=validate), Keep(), *arguments.pop("callbacks", [])]
+    trainer = quiet_trainer(folder, callbacks=callbacks, max_epochs=2, **arguments)
+    trainer.fit(module)
+    return module, trainer, trained
+
+
+def test_validation_may_see_the_weights_as_trained(tmp_path: Path) -> None:
+    module, trainer, trained = validated(tmp_path, "raw")
+    assert [seen.tolist() for seen in module.seen] == [state["network.0.weight"].tolist() for state in trained]
+    assert trainer.callback_metrics["val/map"] == pytest.approx(trained[1]["network.0.weight"].mean().item())
+    assert not torch.equal(module.network[0].weight, trained[1]["network.0.weight"])  # fit ends with the average
+
+
+def test_validation_may_see_both_and_logs_each_under_its_name(tmp_path: Path) -> None:
+    monitor = ModelCheckpoint(tmp_path, monitor="val_raw/map", mode="max")
+    module, trainer, trained = validated(tmp_path, "both", callbacks=[monitor], num_sanity_val_steps=1)
+    alone, _, trained_alone = validated(tmp_path / "alone", "ema", num_sanity_val_steps=1)
+    sanity, *seen = module.seen
+    assert_same({"0": sanity, **trained[0]}, {"0": alone.seen[0], **trained_alone[0]})
+    assert_same(trained[1], trained_alone[1])
+    assert [raw.tolist() for raw in seen[::2]] == [state["network.0.weight"].tolist() for state in trained]
+    assert [ema.tolist() for ema in seen[1::2]] == [ema.tolist() for ema in alone.seen[1:]]
+    assert trainer.callback_metrics["val_raw/map"] == pytest.approx(seen[2].mean().item())
+    assert trainer.callback_metrics["val/map"] == pytest.approx(seen[3].mean().item())
+    assert monitor.best_model_score is not None
+    assert monitor.best_model_score.item() == pytest.approx(max(seen[0].mean().item(), seen[2].mean().item()))
+    assert module.training
+    total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+    assert total.completed == 8  # those of the last epoch, counted once
+    validated_again = len(module.seen)
+    quiet_trainer(tmp_path).validate(module, verbose=False)
+    assert len(module.seen) == validated_again + 1
+
+
+def test_a_broken_pass_over_the_weights_as_trained_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    module = TinyModule()
+    trained: dict[str, Tensor] = {}
+    module.on_step = lambda: trained.update(weights(module))
+    module.validation_step = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    trainer = quiet_trainer(tmp_path, callbacks=[EMA(0.9, validate="both")], enable_checkpointing=False)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(module)
+    assert_same(weights(module), trained)
+    assert "log" not in vars(module)
+    assert "run" not in vars(trainer.fit_loop.epoch_loop.val_loop)
+    assert len(trainer.callbacks) == 1  # type: ignore[attr-defined]
+
+
 # -------------------------------------------------------------------------------------------------- checkpoints
 def fit_with_checkpoints(folder: Path, epochs: int, ckpt_path: Path | None = None, **arguments: Any) -> dict[str, Any]:
     """Train and return the last checkpoint."""
-    callbacks = [EMA(0.9), *Checkpoint(dirpath=folder).callbacks(), *arguments.pop("callbacks", [])]
+    ema = arguments.pop("ema", {})
+    callbacks = [EMA(0.9, **ema), *Checkpoint(dirpath=folder).callbacks(), *arguments.pop("callbacks", [])]
     trainer = quiet_trainer(folder, callbacks=callbacks, max_epochs=epochs, **arguments)
     trainer.fit(TinyModule(), ckpt_path=ckpt_path)
     return read(folder / "last.ckpt")
@@ -204,6 +318,32 @@ def test_two_and_two_epochs_are_four(tmp_path: Path, precision: Any) -> None:
     resumed = fit_with_checkpoints(tmp_path / "rest", 4, tmp_path / "half" / "last.ckpt", precision=precision)
     assert_same_training_state(resumed, straight)
     assert ("higher_precision" in resumed["averaging_state"]) == (precision == "bf16-true")
+
+
+@pytest.mark.parametrize(
+    "ema",
+    [
+        {"start_step": 12},
+        {"start_step": 20},
+        {"start_epoch": 2},
+        {"update_period": 5},
+        {"ramp": "exp", "update_period": 3, "start_step": 7},
+        {"alpha": 0.05, "validate": "both"},
+    ],
+    ids=str,
+)
+def test_resuming_before_or_after_the_start_and_within_a_period_is_exact(tmp_path: Path, ema: dict[str, Any]) -> None:
+    straight = fit_with_checkpoints(tmp_path / "straight", 4, ema=ema)
+    stop = Interrupt("on_train_epoch_start", KeyboardInterrupt, after=2)  # the run is four epochs long, but stopped
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit_with_checkpoints(tmp_path / "half", 4, ema=ema, callbacks=[stop])
+    resumed = fit_with_checkpoints(tmp_path / "rest", 4, tmp_path / "half" / "last.ckpt", ema=ema)
+    assert_same_training_state(resumed, straight)
+
+
+def test_before_the_start_a_checkpoint_holds_the_weights_alone(tmp_path: Path) -> None:
+    checkpoint = fit_with_checkpoints(tmp_path, 1, ema={"start_epoch": 1})
+    assert "averaging_state" not in checkpoint
 
 
 def test_resuming_after_a_crash_is_exact(tmp_path: Path) -> None:
@@ -285,6 +425,11 @@ def test_compiling_a_part_in_place_keeps_the_names(tmp_path: Path) -> None:
         ({"decay": -0.1}, "decay=-0.1 does not average"),
         ({"ramp": "linear"}, "ramp='linear' is unknown"),
         ({"ramp": "exp", "beta": 0.0}, "beta=0.0 would never raise"),
+        ({"alpha": 0.0}, "alpha=0.0 would never move the average"),
+        ({"update_period": 0}, "update_period=0 never updates: choose 1 or more"),
+        ({"start_epoch": -1}, "start_epoch=-1 is before the start of training"),
+        ({"start_step": -5}, "start_step=-5 is before the start of training"),
+        ({"validate": "none"}, "validate='none' is unknown: choose 'raw', 'ema' or 'both'"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
@@ -308,6 +453,12 @@ def test_sharded_weights_are_refused() -> None:
     trainer = SimpleNamespace(callbacks=[], strategy=object.__new__(FSDPStrategy), checkpoint_callbacks=[])
     with pytest.raises(ConfigurationError, match="FSDPStrategy splits them over devices"):
         EMA().setup(trainer, TinyModule(), "fit")  # type: ignore[arg-type]
+
+
+def test_alpha_without_an_end_is_refused(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"max_epochs": -1, "max_steps": 9, "enable_checkpointing": False}
+    with pytest.raises(ConfigurationError, match="EMA alpha needs to know the epochs of the run"):
+        quiet_trainer(tmp_path, callbacks=[EMA(alpha=1e-3)], **arguments).fit(TinyModule())
 
 
 def test_exp_ramp_without_an_end_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,22 @@ def test_bfloat16_weights_have_a_float32_average_that_moves() -> None:
     assert average.averaged(layer.state_dict())["weight"].dtype == torch.bfloat16
 
 
+def test_without_the_fused_call_the_averages_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7).double(), nn.Linear(2, 2).to(torch.bfloat16))
+    twin = copy.deepcopy(module)
+    fused, plain = WeightAverage(module), WeightAverage(twin)
+    for _ in range(3):
+        for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
+            nn.init.uniform_(parameter)
+            other.data.copy_(parameter)
+        fused.update(0.7)
+        with monkeypatch.context() as patch:
+            patch.delattr(torch, "_foreach_lerp_")
+            plain.update(0.7)
+    theirs = plain.averaged(twin.state_dict())
+    assert all(torch.equal(value, theirs[name]) for name, value in fused.averaged(module.state_dict()).items())
+
+
 def test_float64_stays_float64() -> None:
     layer = one_weight(1.0).double()
     assert WeightAverage(layer).averaged(layer.state_dict())["weight"].dtype == torch.float64
