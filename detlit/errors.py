@@ -9,6 +9,7 @@ __all__ = [
     "ConfigurationError",
     "DatasetError",
     "DetlitError",
+    "ExportError",
     "ImageReadError",
     "MissingExtraError",
 ]
@@ -40,3 +41,7 @@ class CheckpointError(DetlitError, ValueError):
 
 class MissingExtraError(DetlitError, ImportError):
     """A feature whose optional dependency is not installed."""
+
+
+class ExportError(DetlitError, RuntimeError):
+    """An exported file that does not compute what the detector does."""
