@@ -18,6 +18,7 @@ LIGHT_COMMANDS = {
     "check-data": "find what is wrong with a data set",
     "predict": "detect objects in an image or a folder",
     "convert": "make a checkpoint from weights of SuperGradients",
+    "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",
     "models": "list the detectors with their sizes",
 }
 COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}

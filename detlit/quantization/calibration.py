@@ -145,8 +145,6 @@ def calibrate(
         raise ConfigurationError("there was no image to calibrate on: give at least one batch.")
     merge_over_ranks(list(histograms.values()))
     for name, quantizer in quantizers.items():
-        low, high = choose_range(
-            histograms[name], method, percentile=percentile, symmetric=quantizer.symmetric
-        )
+        low, high = choose_range(histograms[name], method, percentile=percentile, symmetric=quantizer.symmetric)
         quantizer.set_range(quantizer.scale.new_tensor(low), quantizer.scale.new_tensor(high))
     return make_report(detector, histograms)

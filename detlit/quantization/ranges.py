@@ -81,9 +81,7 @@ def _percentile_range(histogram: Histogram, low: float, high: float, percentile:
     return max(low, min(bottom, 0.0)), min(high, max(top, 0.0))
 
 
-def _search(
-    low: float, high: float, symmetric: bool, loss: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[float, float]:
+def _search(low: float, high: float, symmetric: bool, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:
     """Return the range of the least loss: the upper end first, then the lower one, each a share of what occurs."""
     shares = torch.linspace(1, 1 / _STEPS, _STEPS, dtype=torch.float64)
     if symmetric:

@@ -1,0 +1,284 @@
+"""``detlit quantize``: a checkpoint that computes with 8-bit integers, and its ONNX file, without training."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from detlit.cli.configs import config_folder, flags
+from detlit.cli.messages import FriendlyErrors
+from detlit.cli.scoring import mean_average_precision
+from detlit.data import DetectionDataModule
+from detlit.errors import ConfigurationError
+from detlit.export import Verification, export_onnx, verify
+from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
+from detlit.models.detector import Detector
+from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.quantization import (
+    Quantization,
+    calibration_batches,
+    format_report,
+    format_sensitivity,
+    quantize,
+    sensitivity,
+)
+from detlit.quantization.quantization import Backend
+from detlit.quantization.ranges import Method
+from detlit.spec import as_config, build, check_trusted, spec_of
+
+__all__ = ["main", "quantize_checkpoint"]
+
+WORST = 10
+"""Rows of the tables that are printed."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run ``detlit quantize``.
+
+    Args:
+        argv: the command and its options.
+    """
+    parser = FriendlyErrors(
+        prog="detlit quantize",
+        allow_abbrev=False,
+        description="Make a checkpoint, and an ONNX file, that compute with 8-bit integers, without training.",
+    )
+    parser.add_function_arguments(quantize_checkpoint, skip={"data"})
+    parser.add_class_arguments(DetectionDataModule, "data", sub_configs=True)
+    arguments = list(argv[1:])
+    given = {name: value for _, name, value in flags(arguments)}
+    if "ckpt_path" in given:
+        arguments = [*_data_of(given["ckpt_path"], given), *_with_shipped_data(arguments)]
+    parsed = parser.instantiate(parser.parse_args(arguments))
+    quantize_checkpoint(**parsed.as_dict())
+
+
+def quantize_checkpoint(
+    ckpt_path: str,
+    output: str,
+    data: DetectionDataModule,
+    onnx: str | None = None,
+    backend: Backend = "cpu",
+    method: Method = "mse",
+    percentile: float = 99.999,
+    calibration_batches: int = 16,
+    calibration_batch_size: int = 8,
+    weight_bits: int = 8,
+    skip: list[str] | None = None,
+    rank: Literal["sqnr", "map"] | None = None,
+    skip_sensitive: int = 0,
+    max_drop: float | None = None,
+    val_batches: int | None = None,
+    verify: bool = False,
+    allow_custom_code: bool = False,
+) -> None:
+    """Quantize a checkpoint after training.
+
+    Args:
+        ckpt_path: Checkpoint of a float detector.
+        output: Checkpoint to write; it validates, tests, predicts and exports as any other.
+        data: The data; by default those the checkpoint was trained on.
+        onnx: ONNX file to write too.
+        backend: Who will run the integers.
+        method: How to choose the ranges of activations.
+        percentile: Share of the values that --method percentile does not clip, in percent.
+        calibration_batches: Batches of training images that the ranges come from.
+        calibration_batch_size: Images in each.
+        weight_bits: Bits of the weights; 7 for x86 processors without VNNI.
+        skip: Layers that stay in floating point, by name, pattern or class.
+        rank: Print how sensitive each layer is, by the noise it adds to the output or by the mAP it costs.
+        skip_sensitive: Number of the most sensitive layers that stay in floating point.
+        max_drop: Leave out sensitive layers until the mAP is at most that much lower, such as 0.01.
+        val_batches: Batches of the validation split that mAPs are measured on; all by default, 0 for no mAP.
+        verify: Compare the ONNX file with torch, and fail unless it is good.
+        allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
+    """
+    _refuse_contradictions(output, onnx, verify, data, val_batches, max_drop, rank)
+    stored = read_checkpoint(ckpt_path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().to(device)
+    images = _calibration_images(data, detector, calibration_batches, calibration_batch_size)
+    scorer = _Scorer(_callback_of(stored, allow_custom_code), data, val_batches) if "val" in data.splits else None
+    done = quantize(
+        detector,
+        images,
+        Quantization(backend, skip or (), weight_bits),
+        method=method,
+        percentile=percentile,
+        skip_sensitive=skip_sensitive,
+        max_drop=max_drop,
+        score=None if scorer is None else scorer.of_detector,
+    )
+    print(format_report(done.layers, worst=WORST))
+    if rank is not None:
+        ranking = sensitivity(done.detector, images[:2], scorer.of_detector if scorer and rank == "map" else None)
+        print(f"\n{format_sensitivity(ranking, by_score=rank == 'map')}")
+    if left_out := done.detector.quantization.skip:  # type: ignore[union-attr]
+        print(f"\nin floating point: {', '.join(left_out)}")
+    if scorer is not None and val_batches != 0:
+        before, after = scorer.of_detector(detector), scorer.of_detector(done.detector)
+        print(f"\nmAP: {before:.4f} before, {after:.4f} after ({after - before:+.4f})")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(_checkpoint(done.detector, stored), output)
+    print(f"written to {output}")
+    if onnx is not None:
+        _export(done.detector, detector, stored, onnx, scorer if val_batches != 0 else None, data, verify)
+
+
+def _refuse_contradictions(
+    output: str,
+    onnx: str | None,
+    verify: bool,
+    data: DetectionDataModule,
+    val_batches: int | None,
+    max_drop: float | None,
+    rank: str | None,
+) -> None:
+    for path in (output, onnx):
+        if path is not None and Path(path).exists():
+            raise ConfigurationError(f"there is a file {path} already: choose another name.")
+    if "train" not in data.splits:
+        raise ConfigurationError("calibration looks at training images and there are none: set data.train.")
+    if verify and onnx is None:
+        raise ConfigurationError("--verify compares the ONNX file and none is asked for: set --onnx.")
+    if (max_drop is not None or rank == "map") and ("val" not in data.splits or val_batches == 0):
+        raise ConfigurationError(
+            "--max_drop and --rank map measure the mAP, and there is no validation split to do so: "
+            "set data.val, and no --val_batches 0."
+        )
+
+
+def _calibration_images(
+    data: DetectionDataModule, detector: Detector, num_batches: int, batch_size: int
+) -> list[Tensor]:
+    dataset = data.dataset("train")
+    assert dataset is not None  # checked above
+    batches = calibration_batches(
+        dataset, detector.preprocessing, num_batches=num_batches, batch_size=batch_size, seed=data.seed
+    )
+    return list(batches)
+
+
+class _Scorer:
+    """The mAP on the validation split, of detectors and of exported files."""
+
+    def __init__(self, callback: PostPredictionCallback, data: DetectionDataModule, num_batches: int | None) -> None:
+        self.callback = callback
+        self.loader: Any = data.val_dataloader()
+        self.num_batches = num_batches
+        self._known: dict[int, tuple[Detector, float]] = {}
+
+    def of_detector(self, detector: Detector) -> float:
+        """Return the mAP of a detector; asked again about one that is not quantized, it remembers."""
+        if id(detector) in self._known and detector.quantization is None:
+            return self._known[id(detector)][1]
+        device = next(detector.parameters()).device
+        value = self._measure(lambda images: self.callback(detector(images.to(device))))
+        self._known[id(detector)] = detector, value
+        return value
+
+    def of_decoded(self, predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> float:
+        """Return the mAP of what computes boxes and scores."""
+        suppress: Any = self.callback.suppress  # type: ignore[operator]
+        return self._measure(lambda images: suppress(*predict(images), tuple(images.shape[2:])))
+
+    def _measure(self, detect: Any) -> float:
+        return mean_average_precision(detect, self.loader, self.num_batches)
+
+
+def _export(
+    quantized: Detector,
+    detector: Detector,
+    stored: dict[str, Any],
+    path: str,
+    scorer: _Scorer | None,
+    data: DetectionDataModule,
+    verify: bool,
+) -> None:
+    names = stored["detlit"]["class_names"]
+    export_onnx(quantized, path, class_names=names)
+    print(f"written to {path}")
+    if verify:
+        images = [batch.images for batch in islice(scorer.loader if scorer else data.val_dataloader(), 2)]
+        print(_verified(quantized, detector, path, images, scorer).require())
+
+
+def _verified(
+    quantized: Detector, detector: Detector, path: str, images: list[Tensor], scorer: _Scorer | None
+) -> Verification:
+    """Compare on batches of one and of several images, and with the float file in size and speed."""
+    score = scorer.of_decoded if scorer is not None and hasattr(scorer.callback, "suppress") else None
+    with tempfile.TemporaryDirectory() as folder:
+        float_path = export_onnx(detector, Path(folder) / "float.onnx")
+        batches = [images[0][:1], *images]
+        return verify(quantized, path, batches, float_path=float_path, score=score)
+
+
+def _callback_of(stored: dict[str, Any], allow_custom_code: bool) -> PostPredictionCallback:
+    spec = stored["detlit"]["module"].get("post_prediction_callback")
+    callback: PostPredictionCallback | None = build(spec, allow_custom_code=allow_custom_code)
+    return callback or NMSPostPredictionCallback()
+
+
+def _checkpoint(detector: Detector, stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of a module around the detector, with all else as it was stored."""
+    entry = stored["detlit"]
+    return {
+        "state_dict": {f"detector.{name}": value.cpu() for name, value in detector.state_dict().items()},
+        "detlit": make_entry(
+            {**entry["module"], "detector": spec_of(detector), "weights": None},
+            entry["data"],
+            detector.preprocessing,
+            entry["class_names"],
+            entry.get("score_threshold"),
+        ),
+        "epoch": stored.get("epoch", 0),
+        "global_step": stored.get("global_step", 0),
+        "pytorch-lightning_version": version("lightning"),
+    }
+
+
+def _data_of(ckpt_path: str, given: dict[str, str]) -> list[str]:
+    """Return the data of a checkpoint as the lowest layer of arguments.
+
+    Raises:
+        ConfigurationError: neither the checkpoint nor the arguments say what the data are.
+    """
+    entry = read_checkpoint(ckpt_path)["detlit"]
+    if given.get("allow_custom_code", "").lower() != "true":
+        check_trusted(entry["data"])
+    if entry["data"] is None and not any(name.split(".")[0] == "data" for name in given):
+        raise ConfigurationError(f"{ckpt_path} does not say what it was trained on: give --data, such as custom_coco.")
+    known = {"class_names": entry["class_names"], "preprocessing": entry["preprocessing"]}
+    return ["--data", json.dumps({**as_config(entry["data"] or {}), **known})]
+
+
+def _with_shipped_data(arguments: list[str]) -> list[str]:
+    """Return the arguments with the name of a shipped data config, such as ``custom_coco``, replaced by its file."""
+    resolved = list(arguments)
+    for position, name, value in flags(arguments):
+        if name == "data" and not value.lstrip().startswith("{"):
+            path = str(_data_config(value))
+            if arguments[position].startswith("--data="):
+                resolved[position] = f"--data={path}"
+            else:
+                resolved[position + 1] = path
+    return resolved
+
+
+def _data_config(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    folder = config_folder() / "data"
+    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if name.removesuffix(".yaml") in shipped:
+        return shipped[name.removesuffix(".yaml")]
+    raise ConfigurationError(
+        f"there is no data config {name}, neither a file nor a shipped one: the shipped ones are {', '.join(shipped)}."
+    )
