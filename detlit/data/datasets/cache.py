@@ -5,6 +5,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _store(place: Path, file_name: str, arrays: Arrays) -> bool:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         temporary.replace(place / file_name)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         return False
     return True
 
@@ -92,4 +93,9 @@ def _store(place: Path, file_name: str, arrays: Arrays) -> bool:
 def _remove_older(place: Path, label: str, file_name: str) -> None:
     for path in place.glob(f"{label}-*.npz"):
         if path.name != file_name:
-            path.unlink(missing_ok=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # not there, or not ours to remove
+        path.unlink()

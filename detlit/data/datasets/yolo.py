@@ -15,8 +15,6 @@ from detlit.errors import AnnotationError, ConfigurationError, DatasetError
 
 __all__ = ["YoloDataset"]
 
-_OTHER_TEXTS = {"classes.txt", "labels.txt", "notes.txt", "train.txt", "val.txt", "test.txt"}
-
 
 class YoloDataset(AnnotatedDataset):
     """Images with one label file each, as Ultralytics and Roboflow write them. Nothing is read before the first use.
@@ -93,6 +91,7 @@ class YoloDataset(AnnotatedDataset):
     def read_table(self) -> AnnotationTable:
         """Return all images and objects, from the cache if nothing has changed."""
         images = self._images()
+        _refuse_lost(self.source, images)
         labels = self._labels_of(images)
         absent = set(missing_files(labels))
         present = [path for path in labels if path not in absent]
@@ -101,7 +100,6 @@ class YoloDataset(AnnotatedDataset):
                 f"none of the {len(images)} images of {self.source} has a label file, the first was looked for at "
                 f"{labels[0]}: check the folders, or set 'labels'."
             )
-        _refuse_lost(self.source, images)
         key = fingerprint([*images, *present], str(self.confidence), *sorted(absent))
         arrays = cached_arrays(
             self.find_image_folder(), self.source, key, lambda: vars(self._parse(images, labels, absent))
