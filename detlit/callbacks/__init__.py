@@ -1,21 +1,28 @@
 """Lightning callbacks. They are imported when first used, and each works on any LightningModule."""
 
+# ruff: noqa: F401 - ruff cannot read the computed __all__ below
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME_OF = {
     "Checkpoint": "checkpoints",
     "EMA": "ema",
+    "ExactResume": "exact_resume",
+    "GracefulStop": "graceful_stop",
     "RunSummary": "summary",
+    "TrainingStopped": "graceful_stop",
     "default_callbacks": "defaults",
 }
 
-__all__ = ["EMA", "Checkpoint", "RunSummary", "default_callbacks"]
+__all__ = [*sorted(_HOME_OF)]
 
 if TYPE_CHECKING:
     from detlit.callbacks.checkpoints import Checkpoint
     from detlit.callbacks.defaults import default_callbacks
     from detlit.callbacks.ema import EMA
+    from detlit.callbacks.exact_resume import ExactResume
+    from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
     from detlit.callbacks.summary import RunSummary
 
 

@@ -4,13 +4,15 @@ from lightning.pytorch import Callback
 
 from detlit.callbacks.checkpoints import Checkpoint
 from detlit.callbacks.ema import EMA
+from detlit.callbacks.exact_resume import ExactResume
+from detlit.callbacks.graceful_stop import GracefulStop
 from detlit.callbacks.summary import RunSummary
 
 __all__ = ["default_callbacks"]
 
 
 def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = None) -> list[Callback]:
-    """Return a moving average of the weights, best.ckpt and last.ckpt, and a summary at the end.
+    """Return what makes a run whole: averaged weights, checkpoints, stopping and resuming exactly, a summary.
 
     Args:
         ema: the moving average, ``EMA()`` unless given.
@@ -19,4 +21,10 @@ def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = No
     For scripts: ``Trainer(callbacks=[*default_callbacks(), ...], plugins=[AtomicCheckpointIO()])`` trains with the same
     guarantees as ``detlit fit``.
     """
-    return [RunSummary(), ema or EMA(), *(checkpoint or Checkpoint()).callbacks()]
+    return [
+        RunSummary(),
+        ema or EMA(),
+        ExactResume(),
+        GracefulStop(),
+        *(checkpoint or Checkpoint()).callbacks(),
+    ]
