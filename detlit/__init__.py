@@ -36,6 +36,10 @@ _HOME_OF = {
     "TaskAlignedAssigner": "detlit.assigners",
     "VocDataset": "detlit.data",
     "WarmupCosine": "detlit.optim",
+    "WarmupExponential": "detlit.optim",
+    "WarmupPoly": "detlit.optim",
+    "WarmupSchedule": "detlit.optim",
+    "WarmupStep": "detlit.optim",
     "YoloDataset": "detlit.data",
     "default_callbacks": "detlit.callbacks",
     "ppyoloe_l": "detlit.models",
@@ -78,7 +82,7 @@ if TYPE_CHECKING:
         yolo_nas_s,
     )
     from detlit.module import DetectionModule
-    from detlit.optim import WarmupCosine
+    from detlit.optim import WarmupCosine, WarmupExponential, WarmupPoly, WarmupSchedule, WarmupStep
     from detlit.postprocess import MatrixNMS, NMSPostPredictionCallback
     from detlit.predictor import Predictor
     from detlit.structures import Batch, Detection, Preprocessing, Target

@@ -268,7 +268,8 @@ class DetectionModule(LightningModule, Recorded):
             ) from error
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = with_total_steps(self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches)(optimizer)
+        steps, epochs = lambda: self.trainer.estimated_stepping_batches, lambda: self.trainer.max_epochs
+        scheduler = with_total_steps(self.lr_scheduler, steps, epochs)(optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/map")
             if scheduler.mode == "min" and "/map" in monitor:

@@ -2,11 +2,16 @@
 
 from detlit.optim.freezing import freeze_parts, keep_frozen_in_eval
 from detlit.optim.parameter_groups import parameter_groups
-from detlit.optim.schedules import WarmupCosine, with_total_steps
+from detlit.optim.run_length import with_total_steps
+from detlit.optim.schedules import WarmupCosine, WarmupExponential, WarmupPoly, WarmupSchedule, WarmupStep
 from detlit.optim.weight_average import WeightAverage
 
 __all__ = [
     "WarmupCosine",
+    "WarmupExponential",
+    "WarmupPoly",
+    "WarmupSchedule",
+    "WarmupStep",
     "WeightAverage",
     "freeze_parts",
     "keep_frozen_in_eval",
