@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from detlit.losses.base import refuse_second_order
 from detlit.losses.functional import distribution_focal_loss
 from detlit.ops.boxes import aligned_giou, boxes_to_distances, distances_to_boxes, full_precision, side_bins
 
@@ -71,9 +71,9 @@ class _BoxSums(torch.autograd.Function):
         return torch.stack(sums).sum(0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiate the sums of each part, and place the rows."""
+        refuse_second_order()
         reg_logits, *columns = ctx.saved_tensors
         flat = reg_logits.flatten(0, 1)
         gradient = torch.zeros_like(flat, memory_format=torch.contiguous_format)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from detlit.losses.base import refuse_second_order
 from detlit.ops.boxes import full_precision
 
 __all__ = ["classification_sum"]
@@ -56,9 +56,9 @@ class _ClassificationSum(torch.autograd.Function):
         return (torch.stack(sums).sum() - _background(own)) * weight + elementwise_loss(own, scores).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Write ``weight * p**2 * (2 * (1 - p) * softplus + p)`` chunk by chunk, then the slopes of the positives."""
+        refuse_second_order()
         logits, positive, scores = ctx.saved_tensors
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         scale = grad_output * ctx.weight

@@ -5,41 +5,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detlit.assigners import Assigner, ATSSAssigner, TaskAlignedAssigner, matching, task_aligned
-from detlit.ops.boxes import decode_boxes
+from detlit.assigners import ATSSAssigner, TaskAlignedAssigner, matching, task_aligned
 from detlit.ops.targets import collect_ground_truth
 from detlit.structures import Target
 from tests.fake_predictions import make_predictions, make_targets
-from tests.reference import assigners as reference
+from tests.reference import ppyoloe as reference
 from tests.scenes import Scene, scenes
 
 
-def slow(scene: Scene, assigner: Assigner) -> tuple[list[list[int]], list[list[float]]]:
-    """Return what the slow twin of an assigner returns for each image, objects numbered through the batch."""
-    predictions, targets = scene
-    scores = predictions.cls_logits.sigmoid().tolist()
-    decoded = decode_boxes(predictions.reg_logits, predictions.anchor_points, predictions.strides).tolist()
-    points, strides = predictions.anchor_points.tolist(), predictions.strides[:, 0].tolist()
-    owners, qualities, first = [], [], 0
-    for i, target in enumerate(targets):
-        crowd = target.get("iscrowd", torch.zeros(len(target["labels"]), dtype=torch.bool))
-        rows = (first + torch.nonzero(~crowd)[:, 0]).tolist()
-        boxes, labels = target["boxes"][~crowd].tolist(), target["labels"][~crowd].tolist()
-        if isinstance(assigner, TaskAlignedAssigner):
-            matches = reference.task_aligned(scores[i], decoded[i], points, boxes, labels, assigner.topk)
-        else:
-            matches = reference.atss(decoded[i], points, strides, boxes, assigner.topk)
-        owners.append([-1 if owner < 0 else rows[owner] for owner in matches[0]])
-        qualities.append(matches[1])
-        first += len(crowd)
-    return owners, qualities
-
-
-def check(scene: Scene, assigner: Assigner) -> None:
+def check(scene: Scene, assigner: TaskAlignedAssigner | ATSSAssigner) -> None:
     predictions, targets = scene
     truth = collect_ground_truth(targets, predictions.cls_logits.shape[-1], predictions.reg_logits)
     objects, scores = assigner(predictions, truth).dense(*predictions.cls_logits.shape[:2])
-    owners, qualities = slow(scene, assigner)
+    owners, qualities = reference.assign(*scene, isinstance(assigner, ATSSAssigner), assigner.topk)
     assert objects.tolist() == owners
     torch.testing.assert_close(scores, torch.tensor(qualities, dtype=torch.float64), rtol=1e-9, atol=1e-12)
 
@@ -55,13 +33,15 @@ def test_atss(scene: Scene, topk: int) -> None:
 
 
 @pytest.mark.parametrize("assigner", [TaskAlignedAssigner(), ATSSAssigner()], ids=["task_aligned", "atss"])
-def test_one_crowded_image_among_empty_ones(assigner: Assigner) -> None:
+def test_one_crowded_image_among_empty_ones(assigner: TaskAlignedAssigner | ATSSAssigner) -> None:
     targets = make_targets([0, 120, 0, 1], 96)
     check(Scene(make_predictions(96, batch_size=4, dtype=torch.float64), targets), assigner)
 
 
 @pytest.mark.parametrize("assigner", [TaskAlignedAssigner(), ATSSAssigner()], ids=["task_aligned", "atss"])
-def test_small_chunks_change_nothing(assigner: Assigner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_change_nothing(
+    assigner: TaskAlignedAssigner | ATSSAssigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictions, targets = make_predictions(96, batch_size=2, dtype=torch.float64), make_targets([40, 9], 96)
     truth = collect_ground_truth(targets, 3, predictions.reg_logits)
     expected = assigner(predictions, truth)
