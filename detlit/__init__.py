@@ -30,6 +30,8 @@ _HOME_OF = {
     "PPYoloELoss": "detlit.losses",
     "Predictor": "detlit.predictor",
     "Preprocessing": "detlit.structures",
+    "Quantization": "detlit.quantization",
+    "QuantizationAwareTraining": "detlit.callbacks",
     "RunSummary": "detlit.callbacks",
     "ShapesDataset": "detlit.data",
     "Target": "detlit.structures",
@@ -42,10 +44,12 @@ _HOME_OF = {
     "WarmupStep": "detlit.optim",
     "YoloDataset": "detlit.data",
     "default_callbacks": "detlit.callbacks",
+    "export_onnx": "detlit.export",
     "ppyoloe_l": "detlit.models",
     "ppyoloe_m": "detlit.models",
     "ppyoloe_s": "detlit.models",
     "ppyoloe_x": "detlit.models",
+    "quantize": "detlit.quantization",
     "yolo_nas_l": "detlit.models",
     "yolo_nas_m": "detlit.models",
     "yolo_nas_n": "detlit.models",
@@ -56,7 +60,7 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 if TYPE_CHECKING:
     from detlit.assigners import ATSSAssigner, TaskAlignedAssigner
-    from detlit.callbacks import EMA, Checkpoint, RunSummary, default_callbacks
+    from detlit.callbacks import EMA, Checkpoint, QuantizationAwareTraining, RunSummary, default_callbacks
     from detlit.data import (
         CocoDataset,
         ConcatDataset,
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
         VocDataset,
         YoloDataset,
     )
+    from detlit.export import export_onnx
     from detlit.losses import PPYoloELoss
     from detlit.metrics import CocoMeanAveragePrecision
     from detlit.models import (
@@ -85,6 +90,7 @@ if TYPE_CHECKING:
     from detlit.optim import WarmupCosine, WarmupExponential, WarmupPoly, WarmupSchedule, WarmupStep
     from detlit.postprocess import MatrixNMS, NMSPostPredictionCallback
     from detlit.predictor import Predictor
+    from detlit.quantization import Quantization, quantize
     from detlit.structures import Batch, Detection, Preprocessing, Target
 
 

@@ -311,7 +311,8 @@ class DetectionModule(LightningModule, Recorded):
             return None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other classes with a sentence, before torch reports mismatching shapes."""
+        """Quantize as the checkpoint is, and refuse other classes, before torch reports names and shapes."""
+        _match_quantization(self.detector, checkpoint.get("detlit", {}))
         self.score_threshold = checkpoint.get("detlit", {}).get("score_threshold")
         names = tuple(checkpoint.get("detlit", {}).get("class_names", self.class_names))
         unnamed = _placeholder_names(len(names))
@@ -361,6 +362,24 @@ class DetectionModule(LightningModule, Recorded):
 def _geometry(preprocessing: Preprocessing) -> Preprocessing:
     """Return the part of a preprocessing that is done where images are loaded; the detector does the rest."""
     return dataclasses.replace(preprocessing, channel_order="RGB", mean=None, std=None)
+
+
+def _match_quantization(detector: Detector, entry: dict[str, Any]) -> None:
+    """Quantize a float detector if the weights to load are quantized.
+
+    Raises:
+        CheckpointError: it is the other way round.
+    """
+    spec = entry.get("module", {}).get("detector", {}).get("init_args", {})
+    if spec.get("quantization") is not None and detector.quantization is None:
+        if spec.get("fused") == "full":
+            detector.eval().fuse(full=True).train()
+        detector.quantize(build(spec["quantization"]))
+    elif spec and spec.get("quantization") is None and detector.quantization is not None:
+        raise CheckpointError(
+            "the checkpoint is not quantized and this run is: start from its weights with model.weights, "
+            "instead of resuming it."
+        )
 
 
 def _placeholder_names(num_classes: int) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """Lightning callbacks. They are imported when first used, and each works on any LightningModule."""
 
-# ruff: noqa: F401 - ruff cannot read the computed __all__ below
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +8,21 @@ _HOME_OF = {
     "EMA": "ema",
     "ExactResume": "exact_resume",
     "GracefulStop": "graceful_stop",
+    "QuantizationAwareTraining": "quantization",
     "RunSummary": "summary",
     "TrainingStopped": "graceful_stop",
     "default_callbacks": "defaults",
 }
 
-__all__ = [*sorted(_HOME_OF)]
+__all__ = [
+    "EMA",
+    "Checkpoint",
+    "ExactResume",
+    "GracefulStop",
+    "RunSummary",
+    "TrainingStopped",
+    "default_callbacks",
+]
 
 if TYPE_CHECKING:
     from detlit.callbacks.checkpoints import Checkpoint
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
+    from detlit.callbacks.quantization import QuantizationAwareTraining
     from detlit.callbacks.summary import RunSummary
 
 

@@ -185,7 +185,7 @@ class _Scorer:
 
     def of_decoded(self, predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> float:
         """Return the mAP of what computes boxes and scores."""
-        suppress: Any = self.callback.suppress  # type: ignore[operator]
+        suppress: Any = self.callback.suppress
         return self._measure(lambda images: suppress(*predict(images), tuple(images.shape[2:])))
 
     def _measure(self, detect: Any) -> float:

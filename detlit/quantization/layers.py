@@ -94,7 +94,7 @@ class ActivationQuantizer(nn.Module):
         self.set_range(torch.lerp(low, least, self.momentum), torch.lerp(high, largest, self.momentum))
 
     def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args)
         self.is_calibrated = bool(self.scale > 0)
 
     def extra_repr(self) -> str:
@@ -113,7 +113,7 @@ class QuantizedConvolution(nn.Module):
         output_quantizer: rounds the output where another quantized layer than an activation reads it.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     weight_bits: int
     weight_enabled: bool
     channel_axis: int
@@ -130,9 +130,10 @@ class QuantizedConvolution(nn.Module):
         highest = 2 ** (self.weight_bits - 1) - 1
         scale = self.scale_of_weight()
         zero_points = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(
+        rounded: Tensor = torch.fake_quantize_per_channel_affine(
             self.weight.float(), scale, zero_points, self.channel_axis, -highest, highest
-        ).to(self.weight.dtype)
+        )
+        return rounded.to(self.weight.dtype)
 
     @torch.no_grad()
     def scale_of_weight(self) -> Tensor:
@@ -191,7 +192,7 @@ _QUANTIZED = {nn.Conv2d: QuantizedConv2d, nn.ConvTranspose2d: QuantizedConvTrans
 
 def quantize_convolution(conv: nn.Module, weight_bits: int) -> QuantizedConvolution:
     """Turn a convolution, in place, into one that rounds its weight; parameters and their names stay."""
-    conv.__class__ = _QUANTIZED[type(conv)]  # type: ignore[assignment, index]
+    conv.__class__ = _QUANTIZED[type(conv)]
     quantized = cast(QuantizedConvolution, conv)
     quantized.weight_bits = weight_bits
     quantized.weight_enabled = True

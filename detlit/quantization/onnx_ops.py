@@ -4,7 +4,7 @@ Fake quantization has no shape function that ``torch.export`` could follow throu
 into float weights with operators around them. https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,4 +33,4 @@ def dequantize(integers: Tensor, scale: Tensor, axis: int) -> Tensor:
 def _operator(name: str, inputs: tuple[Tensor, ...], **options: Any) -> Tensor:
     from torch.onnx import ops  # new in torch 2.8; detlit.export says so
 
-    return cast(Tensor, ops.symbolic(name, inputs, version=_VERSION, **options))
+    return ops.symbolic(name, inputs, version=_VERSION, **options)

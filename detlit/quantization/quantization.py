@@ -5,10 +5,10 @@ inputs and outputs that way; rounding at the inputs of convolutions alone would 
 convolutions before them, in floating point. Everything after the last convolutions (softmax, sigmoid, box arithmetic),
 channel attention and foreign backbones compute in floating point.
 
-YOLOv6's RepOptimizer and channel-wise distillation (https://arxiv.org/abs/2301.05586, section 2.4) are not here: they
-train networks without the branches that RepVGG blocks merge late and with heavy tails. QARepVGG blocks
-(https://arxiv.org/abs/2212.01593), which YOLO-NAS is made of, merge into weights that 8 bits hold, and detlit merges the
-branches first (partial fusion) and trains on what will be deployed. PP-YOLOE has plain RepVGG blocks: fine-tune it with
+YOLOv6's RepOptimizer and channel-wise distillation (https://arxiv.org/abs/2209.02976, section 2.5) are not here: they
+make up for RepVGG blocks, whose branches merge late and into weights with heavy tails. QARepVGG blocks
+(https://arxiv.org/abs/2212.01593), which YOLO-NAS is made of, merge into weights that 8 bits hold, and detlit merges
+the branches first (partial fusion) and trains on what will be deployed. PP-YOLOE has plain RepVGG blocks: fine-tune it with
 :class:`~detlit.callbacks.QuantizationAwareTraining`, or leave its worst layers in floating point.
 """
 
@@ -39,8 +39,8 @@ Backend = Literal["cpu", "tensorrt"]
 """Who will run the integers:
 
 - ``"cpu"``: ONNX Runtime and OpenVINO; activations are unsigned with a zero point.
-- ``"tensorrt"``: activations are signed, without zero point, and all inputs of a concatenation share one scale. On a CPU
-  this is slower than floating point (ONNX Runtime), or less accurate (OpenVINO).
+- ``"tensorrt"``: activations are signed, without zero point, and all inputs of a concatenation share one scale. On a
+  CPU this is slower than floating point (ONNX Runtime), or less accurate (OpenVINO).
 """
 
 

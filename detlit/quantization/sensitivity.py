@@ -36,7 +36,7 @@ def sensitivity(
 ) -> list[Sensitivity]:
     """Return every layer of a quantized and calibrated detector, the most sensitive first.
 
-    As for YOLOv6, https://arxiv.org/abs/2301.05586, section 3.6.
+    As for YOLOv6, https://arxiv.org/abs/2209.02976, section 2.5.2.
 
     Args:
         detector: it is the same afterwards.
