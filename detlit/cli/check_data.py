@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from detlit.cli.check_data_report import write_report
 from detlit.cli.configs import find_config, flags
 from detlit.cli.messages import FriendlyErrors
-from detlit.data.check import Checkup, Finding, Severity, check_data, collect, fix
+from detlit.data.check import Checkup, Finding, Severity, Split, Track, check_data, collect, fix
 from detlit.data.datasets.base import DetectionDataset
 from detlit.data.datasets.guess import guess_datasets
 from detlit.errors import ConfigurationError, DatasetError
@@ -38,29 +39,29 @@ def main(argv: Sequence[str]) -> None:
         DatasetError: the data have errors.
     """
     names = {name for _, name, _ in flags(argv)}
-    if "root" in names and names & {"config", "data"}:
+    if "root" in names and "config" in names:
         raise ConfigurationError("--root and --config both name the data: give one of them.")
     parser = _parser(with_config="root" not in names)
     arguments = parser.parse_args(_with_data(argv[1:]))
-    if arguments.root is None and arguments.config is None and arguments.data.train is None:
+    if "root" not in names and not any(name.split(".")[0] in ("config", "data") for name in names):
         raise ConfigurationError("there are no data to check: give --root FOLDER or --config FILE.")
     datasets: Mapping[str, DetectionDataset]
     class_names: Sequence[str] | None = None
     if arguments.root is not None:
-        datasets = guess_datasets(arguments.root)
         preprocessing = Preprocessing(size=(arguments.image_size, arguments.image_size))
+        datasets = guess_datasets(arguments.root)
     else:
         data = parser.instantiate(arguments).data
         datasets = {split: data.given(split) for split in data.splits}
         preprocessing, class_names = data.preprocessing, arguments.data.class_names
-    splits, problems = collect(datasets)
-    checkup = check_data(splits, class_names, preprocessing, not arguments.no_images, problems)
     console = Console(highlight=False)
+    splits, problems = collect(datasets)
+    targets = [] if arguments.fix is None else _fix_targets(Path(arguments.fix), splits)
+    checkup = check_data(splits, class_names, preprocessing, not arguments.no_images, problems, _progress(console))
     _print(checkup, console)
     report = write_report(checkup, Path(arguments.output))
     console.print(f"report: {report}", markup=False, soft_wrap=True)
-    if arguments.fix is not None:
-        _write_fixed(checkup, Path(arguments.fix), console)
+    _write_fixed(checkup, targets, console)
     _raise_for(checkup)
 
 
@@ -116,6 +117,13 @@ def _data_section(path: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ terminal
+def _progress(console: Console) -> Track:
+    """Return what shows a bar while images are read, on a terminal only."""
+    return lambda scans, total: track(
+        scans, "reading images", total, console=console, transient=True, disable=not console.is_terminal
+    )
+
+
 _COLORS: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "blue"}
 
 
@@ -157,15 +165,22 @@ def _counts(checkup: Checkup) -> Table:
     return table
 
 
-def _write_fixed(checkup: Checkup, path: Path, console: Console) -> None:
-    """Write cleaned copies, and print what they leave out, and what is left to correct."""
-    splits = checkup.records.splits
-    targets = [
-        path if len(splits) == 1 else path.with_name(f"{path.stem}_{split.name}{path.suffix}") for split in splits
-    ]
+def _fix_targets(path: Path, splits: Sequence[Split]) -> list[Path]:
+    """Return the file of each split's cleaned copy.
+
+    Raises:
+        ConfigurationError: one of them is there already.
+    """
+    names = [path.name] if len(splits) == 1 else [f"{path.stem}_{split.name}{path.suffix}" for split in splits]
+    targets = [path.with_name(name) for name in names]
     for target in targets:
         if target.exists():
             raise ConfigurationError(f"there is a file {target} already: choose another name for --fix.")
+    return targets
+
+
+def _write_fixed(checkup: Checkup, targets: Sequence[Path], console: Console) -> None:
+    """Write cleaned copies, and print what they leave out, and what is left to correct."""
     for number, target in enumerate(targets):
         fixed = fix(checkup, number)
         target.parent.mkdir(parents=True, exist_ok=True)

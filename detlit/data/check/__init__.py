@@ -5,6 +5,7 @@ from detlit.data.check.doctor import Checkup, check_data
 from detlit.data.check.finding import KINDS, Finding, Severity
 from detlit.data.check.fix import Fixed, fix
 from detlit.data.check.records import Problem, Records, Split
+from detlit.data.check.scan import Track
 
 __all__ = [
     "KINDS",
@@ -15,6 +16,7 @@ __all__ = [
     "Records",
     "Severity",
     "Split",
+    "Track",
     "check_data",
     "collect",
     "fix",

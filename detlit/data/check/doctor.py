@@ -11,7 +11,7 @@ from detlit.data.check.classes import check_classes
 from detlit.data.check.finding import KINDS, Finding, Severity
 from detlit.data.check.images import check_images, check_presence
 from detlit.data.check.records import Problem, Records, Split
-from detlit.data.check.scan import Scan, scan_images
+from detlit.data.check.scan import Scan, Track, scan_images
 from detlit.data.check.statistics import Statistics, measure
 from detlit.structures import Preprocessing
 
@@ -58,6 +58,7 @@ def check_data(
     preprocessing: Preprocessing | None = None,
     read_images: bool = True,
     problems: Sequence[Problem] = (),
+    track: Track | None = None,
 ) -> Checkup:
     """Check a data set.
 
@@ -67,10 +68,11 @@ def check_data(
         preprocessing: how images become network input; ``None`` is 640x640.
         read_images: decode the images: finds unreadable and repeated ones, and wrong sizes.
         problems: faults found while the splits were looked for.
+        track: shows the progress of reading images: returns the scans it is given, of which it is told the number.
     """
     records = Records(splits, class_names)
     preprocessing = Preprocessing() if preprocessing is None else preprocessing
-    scans = scan_images(records) if read_images else []
+    scans = scan_images(records, track) if read_images else []
     _fill_in_sizes(records, scans)
     findings = [
         *_of_problems([*problems, *(problem for split in splits for problem in split.problems)], splits),

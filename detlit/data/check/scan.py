@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 from detlit.data.check.records import Records
 from detlit.data.image_header import displayed_size
 
-__all__ = ["Scan", "scan_images"]
+__all__ = ["Scan", "Track", "scan_images"]
+
+Track = Callable[[Iterable["Scan"], int], Iterable["Scan"]]
+"""Passes on what it is given, of which it is told the number, and shows how far it is."""
 
 THUMBNAIL = 32
 """Side of the grey pictures that are compared, in pixels."""
@@ -40,11 +44,17 @@ class Scan:
     thumbnail: NDArray[np.uint8] | None = None
 
 
-def scan_images(records: Records) -> list[Scan]:
-    """Return a scan of each image, read and decoded on all cores."""
+def scan_images(records: Records, track: Track | None = None) -> list[Scan]:
+    """Return a scan of each image, read and decoded on all cores.
+
+    Args:
+        records: the table.
+        track: shows progress.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(lambda image: _scan(records, image), range(records.num_images)))
+        scans = pool.map(lambda image: _scan(records, image), range(records.num_images))
+        return list(scans if track is None else track(scans, records.num_images))
 
 
 def _scan(records: Records, image: int) -> Scan:

@@ -19,7 +19,7 @@ WANTED_SIDE, WANTED_SHARE = 16.0, 0.95
 """Pixels, two cells of the finest feature map, that this share of objects should be high and wide in the input."""
 
 STEPS, LARGEST_BATCH = 20, 16
-"""Fewest steps of an epoch, and the largest batch at 640x640, for a suggested batch size."""
+"""Fewest steps of an epoch, unless the batch would be less than 4, and the largest batch at 640x640."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _suggest(records: Records, train_images: int) -> Suggestion:
     """Return the least input that keeps most objects visible, and a batch that leaves enough steps in an epoch."""
     image_size, reason = _suggest_size(records)
     fitting = LARGEST_BATCH * (640 / image_size) ** 2
-    enough_steps = max(1.0, train_images / STEPS)
+    enough_steps = max(4.0, train_images / STEPS)
     batch_size = 2 ** int(np.log2(max(1.0, min(fitting, enough_steps, 64.0))))
     steps = max(1, train_images // batch_size)
     return Suggestion(
@@ -150,5 +150,6 @@ def _suggest_size(records: Records) -> tuple[int, str]:
         if share >= WANTED_SHARE:
             break
     if not len(short):
-        return 640, "there are no objects to choose a size by"
-    return size, f"{share:.0%} of the objects are at least {WANTED_SIDE:g} pixels high and wide at {size}x{size}"
+        return 640, "no object is of known size, so this is the usual one"
+    reason = f"{share:.0%} of the objects are at least {WANTED_SIDE:g} pixels high and wide at {size}x{size}"
+    return size, reason if share >= WANTED_SHARE else f"{reason}, and the images are hardly larger"

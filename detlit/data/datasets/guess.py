@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from detlit.data.datasets.annotated import AnnotatedDataset
@@ -76,14 +77,13 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def _coco_images(root: Path, path: Path, split: str) -> str | None:
-    """Return the folder, relative to root, that holds the first image of a COCO file."""
-    found = _FILE_NAME.search(path.read_bytes())
-    if found is None:
-        return None
-    name = str(json.loads(found[1]))
+    """Return the folder, relative to root, that holds most of a COCO file's first images, of which some may be missing."""
+    names = [str(json.loads(match[1])) for match in islice(_FILE_NAME.finditer(path.read_bytes()), 20)]
     folders = [path.parent, root, *_folders(root), *_folders(root / "images")]
     folders.sort(key=lambda folder: _split_of(folder.name) != split)
-    return next((folder.relative_to(root).as_posix() for folder in folders if (folder / name).is_file()), None)
+    present = [sum((folder / name).is_file() for name in names) for folder in folders]
+    best = folders[present.index(max(present))]
+    return best.relative_to(root).as_posix() if any(present) else None
 
 
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
