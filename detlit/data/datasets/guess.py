@@ -77,7 +77,7 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def _coco_images(root: Path, path: Path, split: str) -> str | None:
-    """Return the folder, relative to root, that holds most of a COCO file's first images, of which some may be missing."""
+    """Return the folder, relative to root, that holds most of a COCO file's first images: some may be missing."""
     names = [str(json.loads(match[1])) for match in islice(_FILE_NAME.finditer(path.read_bytes()), 20)]
     folders = [path.parent, root, *_folders(root), *_folders(root / "images")]
     folders.sort(key=lambda folder: _split_of(folder.name) != split)
