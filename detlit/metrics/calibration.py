@@ -37,7 +37,7 @@ class Calibration:
 def calibrate(score: Floats, right: NDArray[np.bool_], num_bins: int = 10) -> Calibration:
     """Return the reliability of scores ``(D,)`` in [0, 1] of detections that are right or not ``(D,)``."""
     edges = np.linspace(0.0, 1.0, num_bins + 1)
-    index = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, num_bins - 1)
+    index = np.clip(np.searchsorted(edges.astype(score.dtype), score, side="right") - 1, 0, num_bins - 1)
     count = np.bincount(index, minlength=num_bins)
     score_sum = np.bincount(index, weights=score, minlength=num_bins)
     hits = np.bincount(index, weights=right, minlength=num_bins)

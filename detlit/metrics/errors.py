@@ -165,7 +165,7 @@ class _Gains:
         about: Integers,
         objects_counted: Flags,
     ) -> None:
-        self.label, self.score = detections.label[rows], detections.score[rows]
+        self.image, self.label, self.score = detections.image[rows], detections.label[rows], detections.score[rows]
         self.kind, self.about, self.object_label = kind, about, objects.label
         self.right = kind == RIGHT
         self.num_classes = 1 + int(max(self.label.max(initial=-1), objects.label.max(initial=-1)))
@@ -216,6 +216,7 @@ class _Gains:
         label = self.label if label is None else label
         rows = np.arange(len(label)) if kept is None else np.flatnonzero(kept)
         if label is not self.label:
+            rows = rows[stable_order(self.image[rows])]
             rows = rows[np.argsort(-self.score[rows], kind="stable")]
             rows = rows[stable_order(label[rows])]
         right = (self.right if right is None else right)[rows]

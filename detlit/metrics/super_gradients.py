@@ -77,7 +77,7 @@ class DetectionMetrics(CollectingMetric):
         self.settings = Settings(
             tuple(np.linspace(first, last, round((last - first) / 0.05) + 1).tolist()),
             Settings().recall_thresholds if recall_thres is None else tuple(recall_thres),
-            areas=((-np.inf, np.inf),),
+            areas=Settings().areas[:1],
             max_detections=(top_k_predictions,),
         )
         self.iou_range = f"{first:.2f}" if first == last else f"{first:.2f}:{last:.2f}"
@@ -129,11 +129,9 @@ class _Curves:
         """Return precision, recall and F1 ``(T, C', S)`` of the classes with objects; 0 without any detection."""
         starts, ends = (np.searchsorted(self.label, self.labels, side=side) for side in ("left", "right"))
         levels = -thresholds.astype(self.score.dtype)
-        kept = [
-            start + np.searchsorted(-self.score[start:end], levels, "right")
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        found, hits = (_between(flags, starts, np.array(kept, dtype=np.int64)) for flags in (self.counted, self.right))
+        kept = [np.searchsorted(-self.score[a:b], levels, side="right") for a, b in zip(starts, ends, strict=True)]
+        ends = starts[:, None] + np.array(kept, dtype=np.int64).reshape(len(starts), len(levels))
+        found, hits = (_between(flags, starts, ends) for flags in (self.counted, self.right))
         objects = self.num_objects[self.labels, None]
         return {
             "Precision": hits / np.maximum(found, 1),
@@ -145,7 +143,8 @@ class _Curves:
 def _between(flags: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return ``(T, C', S)`` how many of ``flags (T, D)`` are set from ``starts (C',)`` to ``ends (C', S)``."""
     total = np.concatenate([np.zeros((len(flags), 1), dtype=np.int64), np.cumsum(flags, axis=1)], axis=1)
-    return total[:, ends.reshape(len(starts), -1)] - total[:, starts][..., None]
+    counts: NDArray[np.int64] = total[:, ends] - total[:, starts][..., None]
+    return counts
 
 
 def _mean(values: NDArray[np.float64]) -> float:
