@@ -19,7 +19,7 @@ from detlit.data.decoding import Decoded, Decoding
 from detlit.data.image_cache import DiskCache, RamCache
 from detlit.data.loader import ResumableLoader
 from detlit.data.sampler import DetectionSampler, repeat_factors
-from detlit.data.transforms import Augment, BatchTransform, Letterbox, Transform, default_augmentations
+from detlit.data.transforms import Augment, BatchTransform, Letterbox, Mosaic, Transform, default_augmentations
 from detlit.data.transforms.letterbox import resized
 from detlit.errors import ConfigurationError, DatasetError
 from detlit.spec import Recorded
@@ -187,7 +187,8 @@ class DetectionDataModule(LightningDataModule, Recorded):
         if self.reduced_decoding and split == "train":
             sizes = [self.preprocessing.size, *self._sizes]
             reduced_for = resized(self.preprocessing, max(sizes))
-        decoding = Decoding(reduced_for)
+        in_batch = any(isinstance(item, Mosaic) and item.partners == "batch" for item in self.augmentations)
+        decoding = Decoding(reduced_for, keep=self.batch_size if in_batch and split == "train" else 0)
         if split == "test" or self.cache is None:
             return decoding
 

@@ -1,5 +1,6 @@
 """How a data set's images are had: decoded, decoded at a reduced scale, or from a cache."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -47,17 +48,31 @@ class Decoding:
         reduced_for: decode JPEG files at a half, a quarter or an eighth where they stay at least as large as this
             network input.
         cache: keeps decoded images.
+        keep: number of images, those decoded last, that are kept where there is no cache, for mosaics of one batch.
     """
 
-    def __init__(self, reduced_for: Preprocessing | None = None, cache: ImageCache | None = None) -> None:
+    def __init__(
+        self, reduced_for: Preprocessing | None = None, cache: ImageCache | None = None, keep: int = 0
+    ) -> None:
         self.reduced_for = reduced_for
         self.cache = cache
+        self.keep = keep
+        self._kept: OrderedDict[int, Decoded] = OrderedDict()
 
     def load(self, source: ImageSource, index: int) -> Decoded:
         """Return image number ``index``."""
-        if self.cache is None:
+        if self.cache is not None:
+            return self.cache.get(index, lambda: self.decode(source, index))
+        if self.keep == 0:
             return self.decode(source, index)
-        return self.cache.get(index, lambda: self.decode(source, index))
+        if index not in self._kept:
+            decoded = self.decode(source, index)
+            decoded.image.flags.writeable = False
+            self._kept[index] = decoded
+            if len(self._kept) > self.keep:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(index)
+        return self._kept[index]
 
     def decode(self, source: ImageSource, index: int) -> Decoded:
         """Return image number ``index`` without a look at the cache."""

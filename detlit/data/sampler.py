@@ -24,6 +24,7 @@ class SampleIndex(NamedTuple):
         repeat: how often the image was drawn in this epoch before.
         mosaic: whether it may be combined with other images.
         size: (height, width) of the network input; ``None`` for that of the preprocessing.
+        batch: positions in the data set of all images of its batch, if known.
     """
 
     dataset_index: int
@@ -31,6 +32,7 @@ class SampleIndex(NamedTuple):
     repeat: int = 0
     mosaic: bool = True
     size: tuple[int, int] | None = None
+    batch: tuple[int, ...] = ()
 
 
 class DetectionSampler(DistributedSampler[SampleIndex]):
@@ -49,7 +51,7 @@ class DetectionSampler(DistributedSampler[SampleIndex]):
         factors: ``(len(dataset),)`` how often to draw each image per epoch on average, see :func:`repeat_factors`;
             ``None`` draws each once.
         sizes: (height, width) of the network input, one drawn for each batch, the same on all ranks.
-        batch_size: images per batch and rank; read only with ``sizes``.
+        batch_size: images per batch and rank: those of a batch share their size and know of each other.
 
     Attributes:
         mosaic_off_epoch: from this epoch on, indices ask for images that are not combined with others; ``None`` for
@@ -100,7 +102,12 @@ class DetectionSampler(DistributedSampler[SampleIndex]):
             place = self.rank + number * self.num_replicas
             mosaic = self.mosaic_off_epoch is None or epoch < self.mosaic_off_epoch
             size = sizes[number // self.batch_size] if sizes else None
-            yield SampleIndex(int(indices[place]), epoch, int(repeats[place]), mosaic, size)
+            if number % self.batch_size == 0 or number == first:
+                start = number - number % self.batch_size
+                stop = min(start + self.batch_size, self.num_samples)
+                places = self.rank + np.arange(start, stop) * self.num_replicas
+                batch = tuple(indices[places].tolist())
+            yield SampleIndex(int(indices[place]), epoch, int(repeats[place]), mosaic, size, batch)
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the images of an epoch, those of all ranks, and how often each was drawn before.

@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detlit.data import CocoDataset, DetectionDataModule, ShapesDataset, collate
+from detlit.data import CocoDataset, DetectionDataModule, ShapesDataset
+from detlit.data.collate import collate
 from detlit.data.transforms import HorizontalFlip
 from detlit.errors import ConfigurationError, DatasetError
 from detlit.spec import build, init_spec_of

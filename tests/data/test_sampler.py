@@ -40,5 +40,5 @@ def test_ranks_share_an_epoch_evenly(tmp_path: Path) -> None:
     run_in_processes(write_indices, 2, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert len(first) == len(second) == 5
-    assert len({index for index, _ in first + second}) == 10
-    assert {epoch for _, epoch in first + second} == {3}
+    assert len({index[0] for index in first + second}) == 10
+    assert {index[1] for index in first + second} == {3}

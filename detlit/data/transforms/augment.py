@@ -15,7 +15,7 @@ from detlit.data.transforms.base import (
     SampleTransform,
     Transform,
 )
-from detlit.data.transforms.canvas import draw_samples
+from detlit.data.transforms.canvas import Region, draw_samples, region_of
 from detlit.data.transforms.letterbox import Letterbox, letterbox_matrix, resized
 from detlit.data.transforms.mixup import Mixup
 from detlit.data.transforms.mosaic import Mosaic
@@ -24,6 +24,7 @@ from detlit.structures import Preprocessing
 
 __all__ = ["Augment"]
 
+_WHOLE: Region = (slice(None), slice(None))
 _Kind = TypeVar("_Kind", bound=Transform)
 _KINDS = (GeometricTransform, PhotometricTransform, SampleTransform, BatchTransform, Mosaic, Mixup)
 
@@ -37,7 +38,7 @@ class Augment:
 
     The result counts as an image of its own: it has no originals, the identity as geometry, and its own size as
     ``orig_size``. What the sampler asked for, ``sample.request``, decides on the size and on whether images may be
-    combined.
+    combined. Colours change where images are, so that padding looks as in validation.
 
     Args:
         preprocessing: size, padding and rounding of the network input.
@@ -78,34 +79,39 @@ class Augment:
         if request is not None and request.size is not None:
             preprocessing = resized(preprocessing, request.size)
         alone = request is not None and not request.mosaic
-        sample = self._placed(sample, preprocessing, generator, alone)
+        sample, region = self._placed(sample, preprocessing, generator, alone)
         if self.mixup is not None and self.source is not None and not alone:
-            sample = self.mixup(sample, self.source, preprocessing, generator)
+            mixed = self.mixup(sample, self.source, preprocessing, generator)
+            sample, region = mixed, region if mixed is sample else _WHOLE
         for transform in self.others:
             if isinstance(transform, SampleTransform):
-                sample = transform(sample, generator, preprocessing.pad_value)
+                sample, region = transform(sample, generator, preprocessing.pad_value), _WHOLE
             else:
-                sample = replace(sample, image=transform(sample.image, generator))
+                image = sample.image if sample.image.flags.writeable else sample.image.copy()
+                if (part := image[region]).size:
+                    image[region] = transform(part, generator)
+                sample = replace(sample, image=image)
         if sample.image.shape[:2] != preprocessing.size:
             sample = Letterbox(preprocessing)(sample)
         return sample
 
     def _placed(
         self, sample: Sample, preprocessing: Preprocessing, generator: np.random.Generator, alone: bool
-    ) -> Sample:
-        """Return the sample, or a mosaic with it, moved into the network input."""
+    ) -> tuple[Sample, Region]:
+        """Return the sample, or a mosaic with it, moved into the network input, and the part of that which it fills."""
         tiles = None
         if self.mosaic is not None and self.source is not None and not alone:
             tiles = self.mosaic.tiles(sample, self.source, preprocessing, generator)
         if tiles is None:
-            if not self.geometric:
-                return Letterbox(preprocessing)(sample)
             tiles = [(sample, letterbox_matrix(preprocessing, sample))]
+            if not self.geometric:
+                return Letterbox(preprocessing)(sample), region_of(tiles, preprocessing)
         height, width = preprocessing.size
         change = np.eye(3)
         for transform in self.geometric:
             change = transform.matrix(height, width, generator) @ change
-        return draw_samples([(tile, change @ matrix) for tile, matrix in tiles], preprocessing)
+        tiles = [(tile, change @ matrix) for tile, matrix in tiles]
+        return draw_samples(tiles, preprocessing), region_of(tiles, preprocessing)
 
 
 def _only(kind: type[_Kind], transforms: Sequence[Transform]) -> _Kind | None:

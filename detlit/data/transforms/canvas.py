@@ -6,11 +6,25 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.data.sample import Sample
+from detlit.data.sample import Sample, clip_boxes
 from detlit.data.transforms.warp import draw_image, visible_boxes, warp_boxes
 from detlit.structures import Preprocessing
 
-__all__ = ["draw_samples"]
+__all__ = ["Region", "draw_samples", "region_of"]
+
+Region = tuple[slice, slice]
+"""Rows and columns of a canvas."""
+
+
+def region_of(tiles: Sequence[tuple[Sample, NDArray[np.float64]]], preprocessing: Preprocessing) -> Region:
+    """Return the part of the canvas around all that the images, each with its map ``(3, 3)``, cover."""
+    around = [
+        warp_boxes(np.array([[0.0, 0.0, tile.image.shape[1], tile.image.shape[0]]]), matrix)[0]
+        for tile, matrix in tiles
+    ]
+    corners = np.concatenate([np.min(around, axis=0)[:2], np.max(around, axis=0)[2:]])
+    left, top, right, bottom = clip_boxes(np.rint(corners)[None], *preprocessing.size)[0].astype(int).tolist()
+    return slice(top, bottom), slice(left, right)
 
 
 def draw_samples(tiles: Sequence[tuple[Sample, NDArray[np.float64]]], preprocessing: Preprocessing) -> Sample:

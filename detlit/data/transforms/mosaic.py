@@ -1,10 +1,13 @@
 """Mosaics of four images."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.sample import Sample
 from detlit.data.transforms.base import SampleSource, Transform, checked_probability
+from detlit.errors import ConfigurationError
 from detlit.structures import Preprocessing
 
 __all__ = ["Mosaic"]
@@ -19,10 +22,19 @@ class Mosaic(Transform):
 
     Args:
         probability: of doing so.
+        partners: where the other images come from: ``"dataset"``, or ``"batch"``, the images that the batch consists of
+            anyway, so that one image is decoded per mosaic instead of four. Outside a training loader there is no
+            batch, and they come from the data set.
+
+    Raises:
+        ConfigurationError: an unknown source of partners, or no probability.
     """
 
-    def __init__(self, probability: float = 1.0) -> None:
+    def __init__(self, probability: float = 1.0, partners: Literal["dataset", "batch"] = "dataset") -> None:
         self.probability = checked_probability(probability)
+        if partners not in ("dataset", "batch"):
+            raise ConfigurationError(f"partners={partners!r} is unknown: choose 'dataset' or 'batch'.")
+        self.partners = partners
 
     def tiles(
         self, sample: Sample, source: SampleSource, preprocessing: Preprocessing, generator: np.random.Generator
@@ -31,7 +43,7 @@ class Mosaic(Transform):
 
         Args:
             sample: goes to the top left.
-            source: where the others come from, drawn with equal probability.
+            source: where the others come from.
             preprocessing: of the network input.
             generator: of everything random.
         """
@@ -39,13 +51,19 @@ class Mosaic(Transform):
             return None
         height, width = preprocessing.size
         meeting_point = generator.uniform(0.0, 1.0, 2) * (width, height)
-        others = [source.load_sample(int(index)) for index in generator.integers(len(source), size=3)]
+        others = [source.load_sample(index) for index in self._partners(sample, len(source), generator)]
         samples = [sample, *others]
         corners = ((1, 1), (0, 1), (1, 0), (0, 0))  # of the tile that lies on the meeting point
         return [
             (tile, _tile_matrix(tile, corner, meeting_point, preprocessing))
             for tile, corner in zip(samples, corners, strict=True)
         ]
+
+    def _partners(self, sample: Sample, num_images: int, generator: np.random.Generator) -> list[int]:
+        """Return the positions of three images, drawn with equal probability."""
+        if self.partners == "batch" and sample.request is not None and sample.request.batch:
+            return generator.choice(sample.request.batch, size=3).tolist()
+        return generator.integers(num_images, size=3).tolist()
 
 
 def _tile_matrix(

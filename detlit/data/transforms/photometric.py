@@ -138,7 +138,21 @@ def _draw_shifts(
 
 def _shift_hsv(image: NDArray[np.uint8], hue: int, saturation: int, value: int) -> NDArray[np.uint8]:
     """Return the image with a constant added to each channel of its HSV."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hues = cv2.LUT(cv2.extractChannel(hsv, 0), ((np.arange(256) + hue) % 180).astype(np.uint8))
-    hsv = cv2.add(hsv, (0.0, float(saturation), float(value), 0.0))  # type: ignore[call-overload] # stops at 0 and 255
-    return cv2.cvtColor(cv2.insertChannel(hues, hsv, 0), cv2.COLOR_HSV2RGB)  # type: ignore[return-value]
+    result = np.empty_like(image)
+    turned = ((np.arange(256) + hue) % 180).astype(np.uint8)
+    for first in range(0, len(image), _STRIP):
+        strip = slice(first, first + _STRIP)
+        hues, saturations, values = cv2.split(cv2.cvtColor(image[strip], cv2.COLOR_RGB2HSV))
+        channels = [cv2.LUT(hues, turned), _add(saturations, saturation), _add(values, value)]
+        cv2.cvtColor(cv2.merge(channels), cv2.COLOR_HSV2RGB, dst=result[strip])
+    return result
+
+
+_STRIP = 64  # rows: strips stay in the processor's cache, and out of the system's allocator for large blocks
+
+
+def _add(channel: NDArray[np.uint8], shift: int) -> NDArray[np.uint8]:
+    """Return the channel with a constant from -255 to 255 added, stopping at 0 and 255."""
+    if shift >= 0:
+        return np.minimum(channel, np.uint8(255 - shift)) + np.uint8(shift)
+    return np.maximum(channel, np.uint8(-shift)) - np.uint8(-shift)
