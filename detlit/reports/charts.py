@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 __all__ = ["bars", "histogram"]
 
 WIDTH, HEIGHT = 340, 190
-LEFT, BOTTOM, TOP = 44, 34, 12
+LEFT, RIGHT, BOTTOM, TOP = 44, 18, 34, 12
 
 
 def histogram(values: NDArray[np.float64], unit: str = "", logarithmic: bool = False, most: int = 24) -> str:
@@ -28,7 +28,7 @@ def histogram(values: NDArray[np.float64], unit: str = "", logarithmic: bool = F
     edges = _edges(values, logarithmic, most)
     counts = np.histogram(values, edges)[0]
     peak = int(counts.max())
-    plot_width, plot_height = WIDTH - LEFT - 8, HEIGHT - TOP - BOTTOM
+    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     step = plot_width / len(counts)
     parts = []
     for number, count in enumerate(counts.tolist()):
@@ -40,10 +40,10 @@ def histogram(values: NDArray[np.float64], unit: str = "", logarithmic: bool = F
             f"<title>{escape(title)}</title></rect>"
         )
     base = TOP + plot_height
-    parts.append(f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - 8}" y2="{base}"/>')
+    parts.append(f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>')
     for share in (0.5, 1.0):
         y = base - plot_height * share
-        parts.append(f'<line class="axis" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - 8}" y2="{y:.1f}" opacity="0.5"/>')
+        parts.append(f'<line class="axis" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" opacity="0.5"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(peak * share)}</text>')
     for position, label in _ticks(edges):
         x = LEFT + step * position

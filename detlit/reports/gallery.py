@@ -11,6 +11,9 @@ __all__ = ["mark_boxes", "side_by_side"]
 Image = NDArray[np.uint8]
 
 _MARKED, _OTHER = (255, 45, 85), (235, 235, 235)
+_FEW = 4
+"""Marked boxes up to which there is space for captions."""
+
 _SMALL = 24
 """Pixels below which a box gets a ring, so that it is found."""
 
@@ -22,13 +25,13 @@ def mark_boxes(
     captions: Sequence[str],
     side: int = 480,
 ) -> Image:
-    """Return a small copy of an image with thin light boxes, and the marked ones thick, red and with a caption.
+    """Return a small copy of an image with thin light boxes, and the marked ones thick and red.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         boxes: ``(K, 4)`` xyxy pixels; those that are NaN are not drawn, those that leave the image as far as it goes.
         marked: which boxes stand out.
-        captions: of the marked boxes.
+        captions: of the marked boxes, written if they are few.
         side: longer side of the result in pixels.
     """
     canvas, scale = _fit(image, side)
@@ -47,7 +50,8 @@ def mark_boxes(
             _rectangle(canvas, [min(box[0], width - 3), min(box[1], height - 3), box[2], box[3]], _MARKED, 2)
             if min(right - left, bottom - top) < _SMALL:
                 top = _ring(canvas, left, top, right, bottom)
-            _caption(canvas, caption, left, top)
+            if len(marked) <= _FEW:
+                _caption(canvas, caption, left, top)
     return canvas
 
 
@@ -65,9 +69,9 @@ def side_by_side(first: Image, second: Image, side: int = 480) -> Image:
 
 
 def _fit(image: Image, side: int) -> tuple[Image, float]:
-    """Return a copy whose longer side is ``side`` at most, or twice as large where the image is tiny, and its scale."""
+    """Return a copy whose longer side is ``side`` at most, and half of that at least, and its scale."""
     longest = max(image.shape[:2])
-    scale = min(1.0, side / longest) if longest >= side / 4 else side / 4 / longest
+    scale = min(1.0, side / longest) if longest >= side / 2 else side / 2 / longest
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     method = cv2.INTER_AREA if scale <= 1 else cv2.INTER_NEAREST
     return cv2.resize(np.ascontiguousarray(image), size, interpolation=method).astype(np.uint8), scale

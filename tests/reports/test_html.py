@@ -155,18 +155,19 @@ def test_marked_boxes_stand_out_and_the_image_is_left_alone() -> None:
     boxes = np.array(
         [[20.0, 40, 90, 90], [120, 40, 180, 90], [np.nan, 0, 1, 1], [150, 60, 150, 60], [300, 10, 400, 20]]
     )
-    drawn = mark_boxes(image, boxes, [0], ["cat"])
+    drawn = mark_boxes(image, boxes, [0], ["cat"], side=200)
     assert (image == 90).all()
     assert drawn.shape == image.shape
     assert drawn[90, 50].tolist() == [255, 45, 85]
     assert drawn[90, 150].tolist() == [235, 235, 235]
-    ringed = mark_boxes(image, boxes, [3], ["dot"])
+    ringed = mark_boxes(image, boxes, [3], ["dot"], side=200)
     assert ringed[60, 174, 0] > 200  # a ring of 24 pixels around the box without area
     for row in (2, 4):
         mark_boxes(image, boxes, [row], ["elsewhere"])
 
 
-def test_large_images_become_small() -> None:
+def test_small_images_become_larger_and_large_ones_small() -> None:
+    assert mark_boxes(np.zeros((12, 16, 3), np.uint8), np.zeros((0, 4)), [], [], side=320).shape == (120, 160, 3)
     image = np.zeros((1000, 2000, 3), np.uint8)
     boxes = np.array([[1000.0, 500, 1500, 900]])
     drawn = mark_boxes(image, boxes, [0], [""], side=200)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detlit.data.check.coco import collect_coco
-from detlit.data.check.foreign import collect_dataset
+from detlit.data.check.foreign import collect_dataset, join
 from detlit.data.check.records import Problem, Split
 from detlit.data.check.voc import collect_voc
 from detlit.data.check.yolo import collect_yolo
 from detlit.data.datasets.base import DetectionDataset
 from detlit.data.datasets.coco import CocoDataset
+from detlit.data.datasets.concat import ConcatDataset
 from detlit.data.datasets.files import relative_to
 from detlit.data.datasets.voc import VocDataset
 from detlit.data.datasets.yolo import YoloDataset
@@ -51,6 +52,8 @@ def _collect(name: str, dataset: DetectionDataset) -> Split:
         return collect_voc(
             name, dataset.source, dataset._class_names, inner, images, files, dataset.difficult, dataset.one_based
         )
+    if isinstance(dataset, ConcatDataset):
+        return join(name, [_collect(name, part) for part in dataset.datasets])
     return collect_dataset(name, dataset)
 
 

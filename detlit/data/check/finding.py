@@ -72,7 +72,7 @@ KINDS = {
         "warning",
         "split that numbers the classes in another way",
         "splits that number the classes in another way",
-        "detlit goes by the names, most tools by the numbers: see that the names are right, and use one order",
+        "names count here, numbers in most tools: see that the names are right, and use one order",
     ),
     "similar-classes": Kind(
         "warning",

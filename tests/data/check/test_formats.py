@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from detlit.data import DetectionDataset, GroundTruth, ShapesDataset
 from detlit.data.check import Checkup, check_data, collect, fix
+from detlit.data.datasets.concat import ConcatDataset
 from detlit.data.datasets.guess import guess_datasets
 from detlit.errors import DatasetError
 from tests.data.check.scenes import CLASSES, HEIGHT, WIDTH, Scene, found, picture
@@ -177,3 +178,21 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) ->
         (tmp_path / f"annotations/instances_{name}.json").unlink()
     with pytest.raises(DatasetError, match="there is no annotation file"):
         collect(datasets)
+
+
+def test_joined_data_sets_are_read_part_by_part(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "coco")
+    scene.box("train", 1)[2] = 0.0
+    scene.write()
+    write_yolo(tmp_path / "yolo")
+    first = guess_datasets(tmp_path / "coco")["train"]
+    second = guess_datasets(tmp_path / "yolo")["train"]
+    splits, _ = collect({"train": ConcatDataset([first, second, Mine([[150.0, 10.0, 190.0, 40.0]], [2])])})
+    checkup = check_data(splits)
+    assert found(checkup) == {
+        "zero-area-box": ["annotation 1 (train/1.png)"],
+        "overhanging-box": ["box 0 (train/item 0)", "box 0 (train/item 1)"],
+        "repeated-file": [f"train/{number}.png and train/images/train/{number}.png" for number in (1, 2, 3)],
+    }
+    assert checkup.statistics.images.tolist() == [8 + 4 + 2]
+    assert checkup.statistics.objects[0].tolist() == [10 + 4, 11 + 4, 11 + 2]
