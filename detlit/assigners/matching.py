@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detlit.ops.boxes import decode_boxes, iou_of_sides
+from detlit.ops.boxes import full_precision, iou_of_sides, side_bins
 from detlit.ops.targets import GroundTruth
 from detlit.structures import RawPredictions
 
@@ -21,7 +21,7 @@ Sides = Sequence[Tensor]
 
 def chunk_size(device: torch.device) -> int:
     """Return how many pairs of object and anchor point to look at together: on a CPU, what its cache holds."""
-    return 1 << 17 if device.type == "cpu" else 1 << 20
+    return 1 << 16 if device.type == "cpu" else 1 << 20
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -31,12 +31,23 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def decode_at(predictions: RawPredictions, positions: Tensor) -> Tensor:
-    """Return the predicted boxes ``(P, 4)`` at ``positions (P,)``, xyxy pixels."""
+    """Return the sides ``(4, P)`` of the boxes predicted at ``positions (P,)``, xyxy pixels.
+
+    The same as :func:`~detlit.ops.boxes.decode_boxes`, faster because the positions come last. The last bit of a box
+    does not depend on which other positions are asked for, as it would with a softmax: equal predictions stay equal.
+    """
     anchors = positions % len(predictions.anchor_points)
-    logits = predictions.reg_logits.flatten(0, 1).index_select(0, positions)
-    return decode_boxes(
-        logits, predictions.anchor_points.index_select(0, anchors), predictions.strides.index_select(0, anchors)
-    )
+    rows = predictions.reg_logits.flatten(0, 1).index_select(0, positions)
+    bins = side_bins(full_precision(rows)).permute(1, 2, 0).contiguous()  # (4, bins, P)
+    weights = bins.sub_(bins.amax(1, keepdim=True)).exp_().unbind(1)
+    total, distances = torch.zeros_like(weights[0]), torch.zeros_like(weights[0])
+    for weight in reversed(weights):  # the bin of distance k is in k of the totals added
+        distances += total
+        total += weight
+    distances /= total
+    distances *= predictions.strides.index_select(0, anchors)[:, 0]
+    points = predictions.anchor_points.index_select(0, anchors).T
+    return torch.cat((points - distances[:2], points + distances[2:]))
 
 
 def first_largest(values: Tensor, k: int) -> Tensor:

@@ -129,7 +129,7 @@ def _decode_inside(predictions: RawPredictions, ground_truth: GroundTruth, recta
     num_positions = predictions.cls_logits.shape[0] * predictions.cls_logits.shape[1]
     sides = [ground_truth.boxes.new_zeros(num_positions) for _ in range(4)]
     for chunk in torch.split(to_device(covered, sides[0].device), chunk_size(sides[0].device) // 16):
-        for side, values in zip(sides, decode_at(predictions, chunk).unbind(1), strict=True):
+        for side, values in zip(sides, decode_at(predictions, chunk), strict=True):
             side.index_copy_(0, chunk, values)
     return sides
 

@@ -49,13 +49,14 @@ def box_sums(reg_logits: Tensor, positives: Positives) -> Tensor:
 
 def _sums(logits: Tensor, positives: Positives) -> Tensor:
     """Return ``(2,)`` the sums of positives with ``logits (P, 4 * (reg_max + 1))``, differentiably."""
-    log_probabilities = side_bins(logits).log_softmax(-1)
-    bins = torch.arange(log_probabilities.shape[-1], device=logits.device, dtype=logits.dtype)
-    predicted = distances_to_boxes((log_probabilities.exp() * bins).sum(-1), positives.points)
+    # (4, bins, P): a softmax is several times faster over a dimension that is not the last.
+    log_probabilities = side_bins(logits).permute(1, 2, 0).contiguous().log_softmax(1)
+    bins = torch.arange(log_probabilities.shape[1], device=logits.device, dtype=logits.dtype)
+    predicted = distances_to_boxes((log_probabilities.exp() * bins[:, None]).sum(1).T, positives.points)
     iou = 1 - aligned_giou(predicted, positives.boxes)
 
     targets = boxes_to_distances(positives.boxes, positives.points).clamp(0, len(bins) - 1 - 0.01)
-    dfl = distribution_focal_loss(log_probabilities, targets).mean(-1)
+    dfl = distribution_focal_loss(log_probabilities.transpose(1, 2), targets.T).mean(0)
     return (torch.stack((iou, dfl)) * positives.scores).sum(1)
 
 

@@ -64,7 +64,7 @@ class _ClassificationSum(torch.autograd.Function):
         scale = grad_output * ctx.weight
         for chunk, into in zip(map(full_precision, _chunks(logits)), _chunks(gradient), strict=True):
             p = chunk.sigmoid()
-            inner = F.softplus(chunk).mul_(2).mul_(1 - p).add_(p)
+            inner = torch.addcmul(p, 1 - p, F.softplus(chunk), value=2)
             torch.mul(inner.mul_(p.square_()), scale, out=into)  # in the precision of the logits
         with torch.enable_grad():
             own = _gather(logits, positive).requires_grad_()

@@ -3,9 +3,11 @@ import pytest
 import torch
 
 from detlit.assigners.grid import cells_inside
-from detlit.assigners.matching import first_largest, resolve_claims
+from detlit.assigners.matching import decode_at, first_largest, resolve_claims
+from detlit.ops.boxes import decode_boxes
 from detlit.ops.targets import collect_ground_truth
 from detlit.structures import Level, Target
+from tests.fake_predictions import make_predictions
 
 LEVELS = (Level(4, 6, 8), Level(2, 3, 16), Level(1, 2, 32))
 
@@ -17,6 +19,16 @@ def test_first_largest_takes_the_lowest_column_of_equal_values(dtype: torch.dtyp
     wide = torch.randint(4, (20, 300), generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = [sorted(range(300), key=lambda i: (-row[i], i))[:13] for row in wide.tolist()]
     assert first_largest(wide, 13).sort(1).values.tolist() == [sorted(row) for row in expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_decode_at_is_decode_boxes_at_some_positions(dtype: torch.dtype) -> None:
+    predictions = make_predictions(64)._replace(reg_logits=torch.randn(2, 84, 4 * 9).to(dtype))
+    positions = torch.tensor([0, 167, 5, 84, 80])
+    boxes = decode_boxes(predictions.reg_logits, predictions.anchor_points, predictions.strides).flatten(0, 1)
+    decoded = decode_at(predictions, positions).T
+    torch.testing.assert_close(decoded, boxes[positions])
+    assert decoded.dtype == torch.promote_types(dtype, torch.float32)
 
 
 def test_contested_anchor_goes_to_the_largest_overlap_of_all_objects() -> None:

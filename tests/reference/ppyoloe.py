@@ -2,7 +2,7 @@
 
 import torch
 
-from detlit.ops.boxes import decode_boxes
+from detlit.assigners.matching import decode_at
 from detlit.structures import RawPredictions, Target
 from tests.reference import assigners, loss
 
@@ -12,11 +12,12 @@ def assign(
 ) -> tuple[list[list[int]], list[list[float]]]:
     """Return the object, numbered through the batch, and the score of each anchor point of each image.
 
-    Boxes are decoded, and scores taken from logits, by the functions that users of the fast assigners have too, because
-    ties are decided by their last bit.
+    Boxes are decoded, and scores taken from logits, by the functions of the fast assigners, because the last bit may
+    decide which object overlaps an anchor point most.
     """
     scores = predictions.cls_logits.sigmoid().tolist()
-    decoded = decode_boxes(predictions.reg_logits, predictions.anchor_points, predictions.strides).tolist()
+    num_images, num_anchors = predictions.cls_logits.shape[:2]
+    decoded = decode_at(predictions, torch.arange(num_images * num_anchors)).T.unflatten(0, (num_images, -1)).tolist()
     points, strides = predictions.anchor_points.tolist(), predictions.strides[:, 0].tolist()
     owners, qualities, first = [], [], 0
     for i, target in enumerate(targets):
