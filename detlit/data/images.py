@@ -147,6 +147,9 @@ _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 def _decode(data: NDArray[np.uint8], flags: int, name: str | Path) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(data, flags) if data.size else None
+        if image is None and data.size:  # grey floating-point TIFF is not turned into colours
+            grey = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if grey is not None and grey.ndim == 2 else None
     except cv2.error:
         image = None
     if image is None:

@@ -52,6 +52,11 @@ def _split_of(*names: str) -> str | None:
     return None
 
 
+def _name_in(root: Path, folder: Path) -> str:
+    """Return the name of a folder below the root; what the root is called says nothing."""
+    return "" if folder == root else folder.name
+
+
 # ------------------------------------------------------------------------------------------------------- COCO
 def _coco(root: Path) -> dict[str, AnnotatedDataset]:
     files = [*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")]
@@ -59,7 +64,7 @@ def _coco(root: Path) -> dict[str, AnnotatedDataset]:
     files.sort(key=lambda path: not path.name.startswith("instances"))  # before person_keypoints and the like
     found: dict[str, AnnotatedDataset] = {}
     for path in files:
-        split = _split_of(path.stem, path.parent.name) or "train"
+        split = _split_of(path.stem, _name_in(root, path.parent)) or "train"
         images = _coco_images(root, path, split)
         if images is not None:
             name = path.relative_to(root).as_posix()
@@ -80,7 +85,7 @@ def _coco_images(root: Path, path: Path, split: str) -> str | None:
     """Return the folder, relative to root, that holds most of a COCO file's first images: some may be missing."""
     names = [str(json.loads(match[1])) for match in islice(_FILE_NAME.finditer(path.read_bytes()), 20)]
     folders = [path.parent, root, *_folders(root), *_folders(root / "images")]
-    folders.sort(key=lambda folder: _split_of(folder.name) != split)
+    folders.sort(key=lambda folder: _split_of(_name_in(root, folder)) != split)
     present = [sum((folder / name).is_file() for name in names) for folder in folders]
     best = folders[present.index(max(present))]
     return best.relative_to(root).as_posix() if any(present) else None
@@ -157,5 +162,5 @@ def _voc(root: Path) -> dict[str, AnnotatedDataset]:
     for folder in [root, *_folders(root)]:
         if any(folder.glob("*.xml")):
             name = folder.relative_to(root).as_posix()
-            found.setdefault(_split_of(folder.name) or "train", VocDataset(name, name, root=str(root)))
+            found.setdefault(_split_of(_name_in(root, folder)) or "train", VocDataset(name, name, root=str(root)))
     return found

@@ -102,6 +102,10 @@ class ListDataset(AnnotatedDataset):
         files = [image for image in map(self._images.__getitem__, table.image_ids.tolist()) if isinstance(image, str)]
         self._check_files([str(self.find_image_folder() / file) for file in files])
 
+    def _place(self, index: int) -> str:
+        path = self.image_path(index)
+        return str(self.table.file_names[index]) if path is None else str(path)
+
     def image_path(self, index: int) -> Path | None:
         """Return the file of image number ``index``, ``None`` for an array."""
         image = self._images[self.position(index)]

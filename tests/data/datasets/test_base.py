@@ -1,5 +1,7 @@
 """The data set interface: a custom data set in ten lines, and its random state."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,16 @@ def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
 
     with pytest.raises(AnnotationError, match=message):
         Bad()[0]
+
+
+def test_tools_may_ask_any_data_set_for_paths_and_sizes(tmp_path: Path) -> None:
+    class Files(Squares):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": [], "labels": [], "path": str(tmp_path / f"{index}.png")}
+
+    (tmp_path / "3.png").write_bytes(b"")
+    assert (Squares().image_size(0), Squares().image_path(0)) == ((20, 30), None)
+    assert (Files().image_path(3), Files().image_path(4)) == (tmp_path / "3.png", None)
 
 
 def test_a_float_image_is_refused() -> None:

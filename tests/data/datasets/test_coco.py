@@ -69,6 +69,37 @@ def test_the_class_list_can_be_changed_after_reading(write_coco: CocoWriter) -> 
     assert data[0][1]["labels"].tolist() == [1]
 
 
+def test_classes_are_chosen_renamed_and_merged(write_coco: CocoWriter) -> None:
+    root = write_coco()
+
+    def read(classes: Any, **arguments: Any) -> tuple[tuple[str, ...], list[list[int]]]:
+        data = dataset(root, classes=classes, **arguments)
+        return tuple(data.class_names), [data[i][1]["labels"].tolist() for i in range(len(data))]
+
+    assert read(["dog"]) == (("dog",), [[], [], [0]])
+    assert read(["dog", "cat"]) == (("dog", "cat"), [[1], [], [0, 1]])
+    assert read({"dog": "pet", "cat": "pet"}) == (("pet",), [[0], [], [0, 0]])
+    assert read({"dog": "hound"}, ignore_empty=True) == (("hound",), [[0]])
+    assert read({"dog": "hound"}, class_names=["cat", "hound"]) == (("cat", "hound"), [[], [], [1]])
+    with pytest.raises(DatasetError, match=r"classes asks for 'fox', but .*train\.json has cat, owl, dog: correct"):
+        read(["fox"])
+    with pytest.raises(DatasetError, match="annotates class 'hound', but the classes of this run are cat"):
+        read({"dog": "hound"}, class_names=["cat"])
+
+
+def test_boxes_and_labels_stay_together_when_classes_are_left_out(write_coco: CocoWriter) -> None:
+    target = dataset(write_coco(), classes=["cat"])[2][1]
+    assert (target["boxes"].tolist(), target["labels"].tolist()) == ([[5, 5, 10, 10]], [0])
+    assert (target["orig_area"].tolist(), target["orig_iscrowd"].tolist()) == ([25], [False])
+
+
+def test_paths_and_sizes_are_known_without_decoding(write_coco: CocoWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_coco()
+    monkeypatch.setattr("detlit.data.images.decode_image", lambda *_: pytest.fail("decoded"))
+    data = dataset(root)
+    assert (data.image_path(2), data.image_size(2)) == (root / "images/train/20.png", (30, 60))
+
+
 @pytest.mark.parametrize("folder", ["images/train", "train"])
 @pytest.mark.parametrize("given", ["images/train", "train"])
 def test_the_images_folder_may_come_with_or_without_images(write_coco: CocoWriter, folder: str, given: str) -> None:

@@ -19,7 +19,9 @@ def test_a_polygon_becomes_the_box_around_it() -> None:
 
 
 def test_a_sixth_number_is_read_on_demand_only() -> None:
-    with pytest.raises(AnnotationError, match="'0 .5 .5 .5 .5 .9' has 6 columns: a sixth, a detector's confidence"):
+    with pytest.raises(
+        AnnotationError, match=r"'0 \.5 \.5 \.5 \.5 \.9' has 6 columns: a sixth, a detector's confidence"
+    ):
         parse_line("0 .5 .5 .5 .5 .9")
     assert parse_line("0 .5 .5 .5 .5 .9", confidence=True) == (0, (0.25, 0.25, 0.75, 0.75))
 
