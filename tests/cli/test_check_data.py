@@ -167,7 +167,7 @@ def test_real_data_have_the_faults_that_are_known(data_folder: Path, tmp_path: P
     assert {finding["code"]: finding["places"] for finding in findings} == {
         "zero-area-box": ["annotation 2288 (train/BloodImage_00343.jpg)", "annotation 887 (val/BloodImage_00338.jpg)"],
         # one field of view, focused twice
-        "near-duplicate": ["train/BloodImage_00038.jpg and val/BloodImage_00037.jpg"],
+        "near-duplicate": ["train/BloodImage_00038.jpg and val/BloodImage_00037.jpg (correlation 0.98)"],
     }
     assert main(["check-data", "--root", str(data_folder / "coco_tiny"), "--output", str(tmp_path / "coco")]) == 0
     findings = json.loads((tmp_path / "coco/report.json").read_text())["findings"]

@@ -41,9 +41,10 @@ def check_boxes(records: Records, preprocessing: Preprocessing) -> list[Finding]
     for reading in readings:
         findings += _format_finding(records, reading)
         misread |= reading.rows
-    judged, found = _check_extent(records, finite & ~misread)
+    extent = _Extent.of(records)
+    judged, found = _check_extent(records, extent, finite & ~misread)
     findings += found
-    findings += _check_shape(records, judged)
+    findings += _check_shape(records, extent, judged)
     findings += _check_repeats(records, judged)
     findings += of_objects("small-object", records, *_small(records, judged, preprocessing))
     return findings
@@ -55,7 +56,14 @@ def _format_finding(records: Records, reading: Reading) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Extent:
-    """Sides of boxes and images in pixels; images of unknown size are endless."""
+    """Sides of boxes and images in pixels; images of unknown size are endless.
+
+    Attributes:
+        size: ``(M, 2)`` width and height of the boxes.
+        image: ``(M, 2)`` width and height of their images.
+        overhang: ``(M,)`` how far they reach out of them.
+        outside: ``(M,)`` whether nothing of them is inside.
+    """
 
     size: NDArray[np.float64]
     image: NDArray[np.float64]
@@ -76,9 +84,8 @@ class _Extent:
         )
 
 
-def _check_extent(records: Records, candidates: Mask) -> tuple[Mask, list[Finding]]:
+def _check_extent(records: Records, extent: _Extent, candidates: Mask) -> tuple[Mask, list[Finding]]:
     """Return which boxes have an area inside their image, and what is wrong with the others or those that overhang."""
-    extent = _Extent.of(records)
     negative = candidates & (extent.size < 0).any(axis=1)
     empty = candidates & ~negative & (extent.size == 0).any(axis=1)
     outside = candidates & ~negative & ~empty & extent.outside
@@ -95,8 +102,7 @@ def _check_extent(records: Records, candidates: Mask) -> tuple[Mask, list[Findin
     return inside & ~beyond, findings
 
 
-def _check_shape(records: Records, judged: Mask) -> list[Finding]:
-    extent = _Extent.of(records)
+def _check_shape(records: Records, extent: _Extent, judged: Mask) -> list[Finding]:
     single = judged & ~records.iscrowd
     whole = single & (extent.size >= 0.99 * extent.image).all(axis=1)
     size = np.where(single[:, None], extent.size, 1.0)

@@ -62,14 +62,15 @@ def _copies(records: Records, scans: Sequence[Scan]) -> list[Finding]:
             else:
                 pairs["leaked-image"] += [(other, image) for other in list(earlier.values())[:1]]
                 earlier[split] = image
-    return [finding for code, found in pairs.items() for finding in _of_pairs(code, records, found)]
+    return [finding for code, found in pairs.items() for finding in _of_pairs(code, records, found, [""] * len(found))]
 
 
-def _of_pairs(code: str, records: Records, pairs: Sequence[tuple[int, int]], remark: str = "") -> list[Finding]:
+def _of_pairs(code: str, records: Records, pairs: Sequence[tuple[int, int]], texts: Sequence[str]) -> list[Finding]:
     if not pairs:
         return []
-    places = [f"{records.image_name(a)} and {records.image_name(b)}" for a, b in pairs]
-    return [Finding(code, places, images=np.array(pairs, dtype=np.int64).reshape(-1), remark=remark, pairs=True)]
+    names = [f"{records.image_name(a)} and {records.image_name(b)}" for a, b in pairs]
+    places = [name + text for name, text in zip(names, texts, strict=True)]
+    return [Finding(code, places, images=np.array(pairs, dtype=np.int64).reshape(-1), pairs=True)]
 
 
 def near_duplicates(records: Records, scans: Sequence[Scan]) -> list[Finding]:
@@ -96,7 +97,8 @@ def near_duplicates(records: Records, scans: Sequence[Scan]) -> list[Finding]:
                 correlation = _correlation(scans[first], scans[second])
                 pairs += [(correlation, first, second)] if correlation >= CORRELATION else []
     pairs.sort(key=lambda pair: -pair[0])
-    return _of_pairs("near-duplicate", records, [(first, second) for _, first, second in pairs])
+    texts = [f" (correlation {correlation:.2f})" for correlation, _, _ in pairs]
+    return _of_pairs("near-duplicate", records, [(first, second) for _, first, second in pairs], texts)
 
 
 def _close(signs: NDArray[np.float32], own: NDArray[np.int64], later: NDArray[np.int64]) -> list[tuple[int, int]]:

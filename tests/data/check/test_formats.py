@@ -1,6 +1,7 @@
 """The same faults in YOLO and VOC files and in data sets of one's own, collected by :func:`collect`."""
 
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from detlit.data import DetectionDataset, GroundTruth, ShapesDataset
 from detlit.data.check import Checkup, check_data, collect, fix
 from detlit.data.datasets.concat import ConcatDataset
 from detlit.data.datasets.guess import guess_datasets
+from detlit.data.datasets.voc import VocDataset
+from detlit.data.datasets.yolo import YoloDataset
 from detlit.errors import DatasetError
 from tests.data.check.scenes import CLASSES, HEIGHT, WIDTH, Scene, found, picture
 
@@ -125,6 +128,44 @@ def test_voc_files(tmp_path: Path) -> None:
         "zero-area-box": ["object 1 (train/0.jpg)"],
         "negative-box": ["object 2 (train/0.jpg)"],
     }
+
+
+def test_voc_boxes_given_by_width_and_height(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path)
+    boxes = [(90.0, 70.0, 30.0, 20.0), (60.0, 50.0, 70.0, 60.0), (10.0, 80.0, 100.0, 35.0), (100.0, 10.0, 50.0, 40.0)]
+    for number in range(3):
+        write_xml(folder / f"{number}.xml", [("cat", box) for box in boxes])
+    (finding,) = check(tmp_path).findings
+    assert finding.remark.startswith(
+        "train: the numbers fit the images as left, top, width, height, not as left, top, r"
+    )
+
+
+@pytest.mark.parametrize(
+    ("difficult", "boxes", "crowds"), [("ignore", 2, 2), ("keep", 2, 0), ("drop", 0, 0)], ids=["ignore", "keep", "drop"]
+)
+def test_difficult_objects_are_read_as_the_data_set_reads_them(
+    tmp_path: Path, difficult: Literal["ignore", "keep", "drop"], boxes: int, crowds: int
+) -> None:
+    folder = write_voc(tmp_path)
+    for number in range(3):
+        write_xml(folder / f"{number}.xml", [("cat", (10, 10, 50, 60)), ("dog", (70, 40, 120, 90))], hard=number == 0)
+    (split,), _ = collect({"train": VocDataset(root=str(tmp_path), difficult=difficult)})
+    assert ((split.image == 0).sum(), split.iscrowd.sum()) == (boxes, crowds)
+
+
+def test_the_options_of_readers_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "voc").mkdir()
+    write_voc(tmp_path / "voc")
+    data = VocDataset(root=str(tmp_path / "voc"), one_based=True, class_names=["cat"])
+    (split,), _ = collect({"train": data})
+    assert split.boxes[0].tolist() == [9, 9, 50, 60]
+    assert [problem.text for problem in split.problems] == ["'dog'"] * 3
+    labels = write_yolo(tmp_path / "yolo")
+    (labels / "0.txt").write_text("0 0.25 0.25 0.2 0.3 0.9\n")
+    for confidence, codes in ((False, ["malformed-record"]), (True, [])):
+        splits, _ = collect({"train": YoloDataset(root=str(tmp_path / "yolo"), confidence=confidence)})
+        assert list(found(check_data(splits))) == codes
 
 
 class Mine(DetectionDataset):

@@ -6,8 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from detlit.data.check.scan import scan_file
+from detlit.data.check.images import near_duplicates
+from detlit.data.check.scan import Scan, scan_file
 from tests.data.check.scenes import HEIGHT, WIDTH, Scene, found, picture
 
 
@@ -20,6 +22,37 @@ def test_a_copy_in_the_same_split_is_a_warning(tmp_path: Path) -> None:
         "warning",
         ["train/3.png and train/5.png"],
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_duplicates_are_those_of_a_slow_search(tmp_path: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scene = Scene(tmp_path, {"train": 6, "val": 5, "test": 4})
+    scene.write()
+    records = scene.check(read_images=False).records
+    base = picture(seed, 32, 32)[..., 0].astype(np.float64)
+    scans = []
+    for number in range(15):
+        thumbnail = base + generator.normal(0, generator.uniform(0, 60), (32, 32))
+        scans.append(Scan(digest=bytes([number]), thumbnail=thumbnail.clip(0, 255).astype(np.uint8)))
+    expected = set()
+    for a in range(15):
+        for b in range(a + 1, 15):
+            one, other = scans[a].thumbnail, scans[b].thumbnail
+            assert one is not None
+            assert other is not None
+            bits = sum(x != y for x, y in zip(slow_hash(one), slow_hash(other), strict=True))
+            alike = np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1] >= 0.9
+            if records.image_split[a] != records.image_split[b] and bits <= 10 and alike:
+                expected.add((a, b))
+    (finding,) = near_duplicates(records, scans)
+    assert {tuple(pair) for pair in finding.images.reshape(-1, 2).tolist()} == expected
+    assert 0 < len(expected) < 60
+
+
+def slow_hash(thumbnail: NDArray[np.uint8]) -> list[bool]:
+    small = cv2.resize(thumbnail, (9, 8), interpolation=cv2.INTER_AREA).tolist()
+    return [row[column + 1] > row[column] for row in small for column in range(8)]
 
 
 def test_plain_images_are_not_taken_for_near_duplicates(tmp_path: Path) -> None:
@@ -36,7 +69,8 @@ def test_a_scaled_image_is_a_near_duplicate(tmp_path: Path, scale: float) -> Non
     cv2.imwrite(str(scene.file("test", 2)), cv2.resize(picture(6), size, interpolation=cv2.INTER_AREA))
     scene.content["test"]["images"][1].update(width=size[0], height=size[1])
     scene.content["test"]["annotations"] = scene.content["test"]["annotations"][:1]
-    assert found(scene.check())["near-duplicate"] == ["train/6.png and test/2.png"]
+    (place,) = found(scene.check())["near-duplicate"]
+    assert place == "train/6.png and test/2.png (correlation 1.00)"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

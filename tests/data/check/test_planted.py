@@ -127,6 +127,24 @@ def test_boxes_given_by_corners_are_recognised(tmp_path: Path) -> None:
     assert len(finding.places) == 12  # the boxes at the left and top fit either way
 
 
+def test_boxes_given_by_centres_are_recognised(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    for number, row in enumerate(scene.content["test"]["annotations"]):
+        row["bbox"] = [20 + 10 * number % 120, 20 + 7 * number % 80, 36, 38]
+    (finding,) = scene.check().findings
+    assert finding.remark == (
+        "test: the numbers fit the images as centre x, centre y, width, height, not as left, top, width, height"
+    )
+
+
+def test_few_boxes_are_not_taken_for_another_format(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, {"train": 2})
+    for row in scene.content["train"]["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["bbox"] = [x, y, x + width, y + height]
+    assert set(found(scene.check())) == {"overhanging-box"}
+
+
 def planted_box(scene: Scene, box: list[Any]) -> list[str]:
     scene.box("train", 7)[:] = box
     return list(found(scene.check()))
