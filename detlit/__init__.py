@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 _HOME_OF = {
     "ATSSAssigner": "detlit.assigners",
     "Batch": "detlit.structures",
+    "BestWeightsAverage": "detlit.callbacks",
     "Checkpoint": "detlit.callbacks",
     "CocoDataset": "detlit.data",
     "CocoMeanAveragePrecision": "detlit.metrics",
@@ -25,6 +26,7 @@ _HOME_OF = {
     "EMA": "detlit.callbacks",
     "HuggingFaceDataset": "detlit.data",
     "ListDataset": "detlit.data",
+    "LRWarmup": "detlit.callbacks",
     "MatrixNMS": "detlit.postprocess",
     "NMSPostPredictionCallback": "detlit.postprocess",
     "PPYoloELoss": "detlit.losses",
@@ -60,7 +62,15 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 if TYPE_CHECKING:
     from detlit.assigners import ATSSAssigner, TaskAlignedAssigner
-    from detlit.callbacks import EMA, Checkpoint, QuantizationAwareTraining, RunSummary, default_callbacks
+    from detlit.callbacks import (
+        EMA,
+        BestWeightsAverage,
+        Checkpoint,
+        LRWarmup,
+        QuantizationAwareTraining,
+        RunSummary,
+        default_callbacks,
+    )
     from detlit.data import (
         CocoDataset,
         ConcatDataset,

@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME_OF = {
+    "BestWeightsAverage": "best_weights_average",
     "Checkpoint": "checkpoints",
     "EMA": "ema",
     "ExactResume": "exact_resume",
     "GracefulStop": "graceful_stop",
+    "LRWarmup": "lr_warmup",
     "QuantizationAwareTraining": "quantization",
     "RunSummary": "summary",
     "TrainingStopped": "graceful_stop",
@@ -16,20 +18,24 @@ _HOME_OF = {
 
 __all__ = [
     "EMA",
+    "BestWeightsAverage",
     "Checkpoint",
     "ExactResume",
     "GracefulStop",
+    "LRWarmup",
     "RunSummary",
     "TrainingStopped",
     "default_callbacks",
 ]
 
 if TYPE_CHECKING:
+    from detlit.callbacks.best_weights_average import BestWeightsAverage
     from detlit.callbacks.checkpoints import Checkpoint
     from detlit.callbacks.defaults import default_callbacks
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
+    from detlit.callbacks.lr_warmup import LRWarmup
     from detlit.callbacks.quantization import QuantizationAwareTraining
     from detlit.callbacks.summary import RunSummary
 

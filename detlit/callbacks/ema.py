@@ -183,7 +183,7 @@ class EMA(Callback):
 
         def run_twice() -> Any:
             if not trainer.sanity_checking:
-                validate_again(trainer, pl_module, "raw", run)
+                validate_again(trainer, pl_module, "raw")
             return run()
 
         loop.run = run_twice  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
 """Another validation of a run with other weights, logged under names of its own."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,7 @@ def renamed(name: str, suffix: str) -> str:
     return f"{head}_{suffix}{slash}{rest}"
 
 
-def validate_again(
-    trainer: Trainer, pl_module: LightningModule, suffix: str, run: Callable[[], object] | None = None
-) -> None:
+def validate_again(trainer: Trainer, pl_module: LightningModule, suffix: str) -> None:
     """Run the validation loop of ``fit`` with the module as it is.
 
     Other callbacks do not hear of it, so that no checkpoint is written and nothing is counted twice; training goes on
@@ -29,7 +27,6 @@ def validate_again(
         trainer: is fitting, and not validating just now.
         pl_module: the module that is trained.
         suffix: what the names of the logged values get.
-        run: the loop's own ``run``, where that was replaced.
     """
     loop = trainer.fit_loop.epoch_loop.val_loop
     progress = copy.deepcopy(loop.batch_progress.state_dict())
@@ -37,7 +34,7 @@ def validate_again(
     trainer.validating, trainer.callbacks = True, []  # type: ignore[attr-defined]
     try:
         with _renamed_logs(pl_module, suffix), isolate_rng():
-            (run or loop.run)()
+            type(loop).run(loop)  # whatever a callback put in the place of the loop's own
     finally:
         trainer.state.stage, trainer.callbacks = stage, callbacks  # type: ignore[attr-defined]
         loop.batch_progress.load_state_dict(progress)

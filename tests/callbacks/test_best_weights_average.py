@@ -1,0 +1,185 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from detlit.callbacks import EMA, Checkpoint
+from detlit.callbacks.best_weights_average import BestWeightsAverage, mean_of_files
+from detlit.errors import ConfigurationError
+from tests.callbacks.tiny import TinyModule, assert_same, quiet_trainer, weights
+
+NAN = float("nan")
+
+
+class Keep(Callback):
+    """Keep the weights as trained at the end of each epoch."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.states.append(weights(pl_module))
+
+
+def mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of states, best first, one value at a time."""
+    result = {}
+    for name, value in states[0].items():
+        total = sum(state[name].double() for state in states) / len(states)
+        result[name] = total.to(value.dtype) if value.is_floating_point() else value
+    return result
+
+
+def fit(
+    folder: Path, average: BestWeightsAverage, scores: list[float], *callbacks: Callback, **arguments: Any
+) -> tuple[TinyModule, Trainer]:
+    module, ckpt_path = TinyModule([*scores, 0.0]), arguments.pop("ckpt_path", None)
+    savers = Checkpoint(dirpath=folder).callbacks()
+    trainer = quiet_trainer(folder, callbacks=[average, *callbacks, *savers], max_epochs=len(scores), **arguments)
+    trainer.fit(module, ckpt_path=ckpt_path)
+    return module, trainer
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "mode", "best"),
+    [
+        ([0.1, 0.5, 0.3, 0.4], 2, "max", [1, 3]),
+        ([0.1, 0.5, 0.3, 0.4], 1, "max", [1]),
+        ([0.1, 0.5, 0.3, 0.4], 10, "max", [1, 3, 2, 0]),
+        ([0.1, 0.5, 0.3, 0.4], 2, "min", [0, 2]),
+        ([0.2, 0.2, 0.2, 0.1], 2, "max", [0, 1]),
+        ([NAN, 0.2, float("inf"), 0.1], 3, "max", [1, 3]),
+    ],
+)
+def test_the_mean_of_the_best_is_validated_and_saved(
+    tmp_path: Path, scores: list[float], k: int, mode: Any, best: list[int]
+) -> None:
+    keep, average = Keep(), BestWeightsAverage(k=k, mode=mode)
+    module, _ = fit(tmp_path, average, scores, keep)
+    expected = mean([keep.states[epoch] for epoch in best])
+    assert average.average_path == tmp_path / "average.ckpt"
+    saved = torch.load(average.average_path, weights_only=True)
+    assert_same(saved["state_dict"], expected)
+    assert torch.equal(module.seen[-1], expected["network.0.weight"])  # what the last validation was done with
+    assert_same(weights(module), keep.states[-1])
+    assert not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} & saved.keys()
+    assert not (tmp_path / "average").exists()
+    assert module.training
+
+
+def test_the_score_of_the_mean_is_logged_beside_the_others(tmp_path: Path) -> None:
+    average, logger = BestWeightsAverage(k=2), CSVLogger(tmp_path)
+    module = TinyModule()  # logs the mean of its first weights
+    trainer = quiet_trainer(tmp_path, callbacks=[average], logger=logger, max_epochs=3)
+    trainer.fit(module)
+    assert average.average_path is not None
+    score = torch.load(average.average_path, weights_only=True)["state_dict"]["network.0.weight"].mean().item()
+    assert average.average_score == pytest.approx(score)
+    assert trainer.callback_metrics["val_average/map"] == pytest.approx(score)
+    assert trainer.callback_metrics["val/map"] == pytest.approx(module.seen[-2].mean().item())
+    assert "val_average/map" in (Path(logger.log_dir) / "metrics.csv").read_text()
+
+
+def test_with_ema_the_averages_are_averaged_wherever_the_callback_stands(tmp_path: Path) -> None:
+    saved, seen = [], []
+    for name in ("before", "after"):
+        average, ema = BestWeightsAverage(k=2, dirpath=tmp_path / name), EMA(0.9, validate="both")
+        callbacks: list[Callback] = [average, ema] if name == "before" else [ema, average]
+        module = TinyModule([0.1, 0.3, 0.2, 0.0])
+        quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=3, enable_checkpointing=False).fit(module)
+        saved.append(torch.load(tmp_path / name / "average.ckpt", weights_only=True))
+        seen.append(module.seen)
+        assert not torch.equal(weights(module)["network.0.weight"], seen[-1][-1])  # ends with its average
+    assert_same(saved[0]["state_dict"], saved[1]["state_dict"])
+    assert not {"current_model_state", "averaging_state"} & saved[0].keys()
+    *_, raw2, ema2, raw3, ema3, final = seen[0]
+    assert torch.equal(final, ((ema2.double() + ema3.double()) / 2).float())
+    assert torch.equal(saved[0]["state_dict"]["network.0.weight"], final)
+    assert not torch.equal(raw2, ema2)
+    assert not torch.equal(raw3, ema3)
+
+
+def test_the_average_can_be_loaded_and_tested(tmp_path: Path) -> None:
+    average = BestWeightsAverage(k=2)
+    module, trainer = fit(tmp_path, average, [0.1, 0.3, 0.2], EMA(0.9))
+    trainer.test(module, ckpt_path=average.average_path, verbose=False)
+    loaded = TinyModule.load_from_checkpoint(average.average_path)  # type: ignore[arg-type]
+    assert torch.equal(module.seen[-1], loaded.network[0].weight)
+
+
+def test_resuming_goes_on_with_the_snapshots(tmp_path: Path) -> None:
+    scores = [0.3, 0.4, 0.1, 0.2, 0.5, 0.1]
+
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 3:
+                raise KeyboardInterrupt
+
+    straight, resumed = BestWeightsAverage(k=3), BestWeightsAverage(k=3)
+    fit(tmp_path / "straight", straight, scores)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path / "half", BestWeightsAverage(k=3), scores, Stop())
+    assert len(list((tmp_path / "half" / "average").iterdir())) == 3
+    fit(tmp_path / "half", resumed, scores, ckpt_path=tmp_path / "half" / "last.ckpt")
+    assert straight.average_path is not None
+    assert resumed.average_path is not None
+    assert_same(*(torch.load(each.average_path, weights_only=True)["state_dict"] for each in (resumed, straight)))
+
+
+def test_snapshots_that_are_gone_are_named(tmp_path: Path) -> None:
+    there = tmp_path / "there.ckpt"
+    there.touch()
+    average = BestWeightsAverage()
+    with pytest.warns(UserWarning, match=r"goes on without gone\.ckpt, not there any more"):
+        average.load_state_dict({"snapshots": [[0.5, "gone.ckpt"], [0.4, str(there)]]})
+    assert average.state_dict() == {"snapshots": [[0.4, str(there)]]}
+    json.dumps(average.state_dict())
+
+
+def test_half_precision_is_averaged_in_full_and_integers_are_those_of_the_best(tmp_path: Path) -> None:
+    paths = [tmp_path / "0", tmp_path / "1", tmp_path / "2"]
+    for i, (path, value) in enumerate(zip(paths, [256.0, 258.0, 258.0], strict=True)):
+        torch.save({"w": torch.tensor([value], dtype=torch.bfloat16), "n": torch.tensor(7 + i)}, path)
+    result = mean_of_files(paths)
+    assert result["n"] == 7
+    assert result["w"].dtype == torch.bfloat16
+    assert result["w"] == 258  # the nearest to 257.3 in steps of 2; a bfloat16 sum would give 256
+
+
+def test_without_a_validation_there_is_a_warning(tmp_path: Path) -> None:
+    average = BestWeightsAverage()
+    with pytest.warns(UserWarning, match=r"There is no average\.ckpt, because val/map was never measured"):
+        quiet_trainer(tmp_path, callbacks=[average], limit_val_batches=0).fit(TinyModule())
+    assert average.average_path is None
+
+
+def test_a_metric_that_is_not_logged_is_refused(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, callbacks=[BestWeightsAverage("val/mpa")], enable_checkpointing=False)
+    with pytest.raises(ConfigurationError, match="monitor=val/mpa is not logged: choose one of train/loss, val/map"):
+        trainer.fit(TinyModule())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"mode": "best"}, "mode='best' is unknown"), ({"k": 0}, "k=0 averages nothing")]
+)
+def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        BestWeightsAverage(**arguments)
+
+
+@pytest.mark.distributed
+def test_all_ranks_validate_the_same_mean(tmp_path: Path) -> None:
+    class Writes(TinyModule):
+        def on_validation_epoch_end(self) -> None:
+            torch.save(self.seen[-1], tmp_path / f"{self.global_rank}.pt")
+
+    quiet_trainer(
+        tmp_path, callbacks=[BestWeightsAverage(dirpath=tmp_path)], devices=2, strategy="ddp_fork", max_epochs=2
+    ).fit(Writes())
+    average = torch.load(tmp_path / "average.ckpt", weights_only=True)["state_dict"]["network.0.weight"]
+    assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), average) for rank in range(2))
