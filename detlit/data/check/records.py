@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,10 +130,10 @@ class Records:
         return len(self.images)
 
     def image_name(self, position: int) -> str:
-        """Return split and file name of an image: ``val/1.jpg``."""
+        """Return the file name of an image, with its split where it does not say that: ``val/1.jpg``."""
         name = self.images[position]
         split = self.splits[self.image_split[position]].name
-        return name if Path(name).parts[:1] == (split,) else f"{split}/{name}"
+        return name if split in name.split("/") else f"{split}/{name}"
 
     def object_name(self, row: int) -> str:
         """Return where an object is annotated: ``annotation 887 (val/1.jpg)``."""

@@ -52,10 +52,10 @@ def test_sound_yolo_labels(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.2", "malformed-record", "labels/train/1.txt line 2 (train): '0 0.5 0.5 0.2' has 4 columns"),
         ("0 0.5 nan 0.2 0.2", "malformed-record", "labels/train/1.txt line 2 (train): '0 0.5 nan"),
         ("2 0.5 0.5 0.2 0.2", "undeclared-class", "labels/train/1.txt line 2 (train): class 2"),
-        ("0 0.5 0.5 0 0.2", "zero-area-box", "labels/train/1.txt line 2 (train/images/train/1.png)"),
-        ("0 80 60 32 36", "pixel-box", "labels/train/1.txt line 2 (train/images/train/1.png)"),
-        ("0 0.95 0.5 0.2 0.2", "overhanging-box", "labels/train/1.txt line 2 (train/images/train/1.png)"),
-        ("0 0.25 0.25 0.2 0.3", "repeated-box", "labels/train/1.txt line 2 (train/images/train/1.png)"),
+        ("0 0.5 0.5 0 0.2", "zero-area-box", "labels/train/1.txt line 2 (images/train/1.png)"),
+        ("0 80 60 32 36", "pixel-box", "labels/train/1.txt line 2 (images/train/1.png)"),
+        ("0 0.95 0.5 0.2 0.2", "overhanging-box", "labels/train/1.txt line 2 (images/train/1.png)"),
+        ("0 0.25 0.25 0.2 0.3", "repeated-box", "labels/train/1.txt line 2 (images/train/1.png)"),
     ],
 )
 def test_a_bad_yolo_line_is_named(tmp_path: Path, line: str, code: str, place: str) -> None:
@@ -72,7 +72,7 @@ def test_label_files_without_images_and_unreadable_images(tmp_path: Path) -> Non
     (tmp_path / "images/val/4.png").write_bytes(b"")
     faults = found(check(tmp_path))
     assert faults["lost-labels"] == ["labels/train/9.txt (train)"]
-    assert faults["unreadable-image"] == ["val/images/val/4.png: it cannot be decoded (0 bytes)"]
+    assert faults["unreadable-image"] == ["images/val/4.png: it cannot be decoded (0 bytes)"]
     assert len(faults) == 2
 
 
@@ -233,7 +233,7 @@ def test_joined_data_sets_are_read_part_by_part(tmp_path: Path) -> None:
     assert found(checkup) == {
         "zero-area-box": ["annotation 1 (train/1.png)"],
         "overhanging-box": ["box 0 (train/item 0)", "box 0 (train/item 1)"],
-        "repeated-file": [f"train/{number}.png and train/images/train/{number}.png" for number in (1, 2, 3)],
+        "repeated-file": [f"train/{number}.png and images/train/{number}.png" for number in (1, 2, 3)],
     }
     assert checkup.statistics.images.tolist() == [8 + 4 + 2]
     assert checkup.statistics.objects[0].tolist() == [10 + 4, 11 + 4, 11 + 2]
