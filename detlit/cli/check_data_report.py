@@ -141,7 +141,10 @@ def _add_gallery(page: Page, checkup: Checkup) -> None:
 
 
 def _pictures(records: Records, finding: Finding) -> list[Picture]:
+    """Return the worst images of a finding; boxes that are NaN cannot be shown."""
     pictures: list[Picture] = []
+    if len(finding.rows) and not np.isfinite(records.boxes[finding.rows]).all():
+        return pictures
     if finding.pairs:
         chosen = [tuple(pair) for pair in finding.images.reshape(-1, 2)[:PICTURES].tolist()]
     else:

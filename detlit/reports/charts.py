@@ -30,21 +30,19 @@ def histogram(values: NDArray[np.float64], unit: str = "", logarithmic: bool = F
     peak = int(counts.max())
     plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     step = plot_width / len(counts)
-    parts = []
-    for number, count in enumerate(counts.tolist()):
-        height = plot_height * count / peak
-        x, y = LEFT + number * step, TOP + plot_height - height
-        title = f"{_range(edges, number)}: {count:,}"
-        parts.append(
-            f'<rect class="bar" x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(step - 1, 0.5):.1f}" height="{height:.1f}">'
-            f"<title>{escape(title)}</title></rect>"
-        )
     base = TOP + plot_height
-    parts.append(f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>')
+    parts = [f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>']
     for share in (0.5, 1.0):
         y = base - plot_height * share
         parts.append(f'<line class="axis" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" opacity="0.5"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(peak * share)}</text>')
+    for number, count in enumerate(counts.tolist()):
+        height = plot_height * count / peak
+        title = f"{_range(edges, number)}: {count:,}"
+        parts.append(
+            f'<rect class="bar" x="{LEFT + number * step + 0.5:.1f}" y="{base - height:.1f}" '
+            f'width="{max(step - 1, 0.5):.1f}" height="{height:.1f}"><title>{escape(title)}</title></rect>'
+        )
     for position, label in _ticks(edges):
         x = LEFT + step * position
         parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{_short(label)}</text>')

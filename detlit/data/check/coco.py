@@ -160,7 +160,7 @@ def _reason(error: AnnotationError, file: CocoFile) -> str:
 
 
 def _unlisted(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Return image files in the folders of the listed images that are not listed."""
+    """Return the paths of image files in the folders of the listed images that are not listed."""
     folders: dict[str, set[str]] = {}
     for name in names:
         parent, file = os.path.split(name)
@@ -170,5 +170,5 @@ def _unlisted(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
         place = os.path.join(folder, parent)  # noqa: PTH118 - as os.path.split above
         for file in sorted(os.listdir(place)) if os.path.isdir(place) else ():  # noqa: PTH112, PTH208
             if file not in listed and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-                found.append(f"{parent}/{file}" if parent else file)
+                found.append(os.path.join(place, file))  # noqa: PTH118
     return tuple(found)

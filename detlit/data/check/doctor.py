@@ -114,8 +114,10 @@ def _of_problems(problems: Sequence[Problem], splits: Sequence[Split]) -> list[F
 
 
 def _unannotated(records: Records) -> list[Finding]:
-    places = [f"{split.name}/{name}" for split in records.splits for name in split.unlisted]
-    return [Finding("unannotated-file", places)] if places else []
+    """Return image files that no split mentions; splits may share a folder."""
+    listed = set(records.paths)
+    places = dict.fromkeys(path for split in records.splits for path in split.unlisted if path not in listed)
+    return [Finding("unannotated-file", list(places))] if places else []
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:

@@ -49,7 +49,7 @@ class Split:
         problems: what could not be read.
         image_rows: ``(I,)`` the entries of the images in a COCO file.
         rows: ``(M,)`` the entries of the objects in a COCO file.
-        unlisted: image files beside the listed ones that the annotations do not mention.
+        unlisted: paths of image files beside the listed ones that the annotations of this split do not mention.
         load_image: returns the image at a position, for images in no files.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from detlit.data.check import check_data
 from detlit.data.check.coco import collect_coco
 from detlit.errors import DatasetError
 from tests.data.check.scenes import Scene, found
@@ -88,7 +89,23 @@ def test_files_that_are_not_annotated_are_a_note(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     (scene.root / "images/val/more.PNG").write_bytes(b"")
     (scene.root / "images/val/readme.txt").write_text("")
-    assert faults(scene) == {"unannotated-file": ["val/more.PNG"]}
+    assert faults(scene) == {"unannotated-file": [str(scene.root / "images/val/more.PNG")]}
+
+
+def test_splits_may_share_a_folder(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.write()
+    for split, content in scene.content.items():
+        for image in content["images"]:
+            (tmp_path / "images" / split / image["file_name"]).rename(tmp_path / f"images/{split}_{image['id']}.png")
+            image["file_name"] = f"{split}_{image['id']}.png"
+    (tmp_path / "images/other.png").write_bytes(b"")
+    scene.write()
+    splits = [
+        collect_coco(split, tmp_path / f"annotations/instances_{split}.json", tmp_path / "images")
+        for split in scene.content
+    ]
+    assert found(check_data(splits)) == {"unannotated-file": [str(tmp_path / "images/other.png")]}
 
 
 def test_an_annotation_file_that_is_no_json_is_an_error(tmp_path: Path) -> None:
