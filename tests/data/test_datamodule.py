@@ -1,6 +1,8 @@
 """The data module: splits, classes, loaders, and that workers and ranks change nothing."""
 
 import copy
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detlit.data import CocoDataset, DetectionDataModule, ShapesDataset
+from detlit.data import CocoDataset, DetectionDataModule, GroundTruth, ShapesDataset
 from detlit.data.collate import collate
-from detlit.data.transforms import HorizontalFlip
+from detlit.data.transforms import BatchHSV, CutOut, HorizontalFlip, Mixup, Mosaic, RandomAffine, RandomHSV
 from detlit.errors import ConfigurationError, DatasetError
 from detlit.spec import build, init_spec_of
 from detlit.structures import Batch, Preprocessing
@@ -315,3 +317,138 @@ def test_data_sets_work_in_a_plain_loader() -> None:
     loader = DataLoader(data, batch_size=2, collate_fn=collate)  # type: ignore[arg-type]
     counts = [count for batch in loader for count in batch.counts]
     assert counts == [len(data.load_sample(index).boxes) for index in range(4)]
+
+
+# ------------------------------------------------------------------------------------- batches made by the sampler
+def all_values(batches: list[Batch]) -> list[Tensor]:
+    return [value for batch in batches for value in (batch.images, batch.boxes, batch.labels, batch.image_index)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("partners", ["dataset", "batch"])
+def test_combined_batches_are_the_same_for_any_number_of_workers(workers: int, partners: Any) -> None:
+    augmentations = [Mosaic(partners=partners), Mixup(), RandomAffine(), CutOut(), RandomHSV()]
+    options: dict[str, Any] = {"augmentations": augmentations, "multi_scale": (0.5, 1.5), "repeat_threshold": 0.9}
+    alone, together = (train_batches(shapes_module(num_workers=count, **options)) for count in (0, workers))
+    assert len(alone) >= 4
+    for expected, value in zip(all_values(alone), all_values(together), strict=True):
+        assert torch.equal(value, expected)
+
+
+def test_multi_scale_draws_a_size_per_batch() -> None:
+    data = shapes_module(image_size=(64, 128), multi_scale=(0.5, 2.0), batch_size=2)
+    sizes = [tuple(batch.images.shape[2:]) for batch in train_batches(data, epochs=8)]
+    assert set(sizes) == {(32, 64), (64, 128), (96, 192), (128, 256)}
+    for batch in train_batches(data, epochs=2):
+        height, width = batch.images.shape[2:]
+        assert batch.boxes[:, 2].max() <= width
+        assert batch.boxes[:, 3].max() <= height
+    assert {tuple(batch.images.shape[2:]) for batch in train_batches(shapes_module())} == {(64, 64)}
+    with pytest.raises(ConfigurationError, match=r"multi_scale=\(0.9, 1.1\) leaves fewer than two sizes around 64x64"):
+        shapes_module(multi_scale=(0.9, 1.1))
+
+
+def test_multi_scale_keeps_the_share_of_the_content() -> None:
+    preprocessing = Preprocessing(size=(64, 64), content_size=(60, 60), pad_value=0)
+    data = shapes_module(preprocessing=preprocessing, multi_scale=(1.0, 2.0), augmentations=[])
+    for batch in train_batches(data, epochs=3):
+        side = batch.images.shape[2]
+        rows = batch.images.amax(dim=(0, 1, 3)).nonzero()
+        assert int(rows[-1] - rows[0]) + 1 == round(60 * side / 64)
+
+
+def test_rare_classes_are_repeated() -> None:
+    class Rare(ShapesDataset):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": [[1, 1, 9, 9]], "labels": [int(index == 0)]}
+
+    data = shapes_module(train=Rare(16, 64), repeat_threshold=0.25, augmentations=[Mosaic(0.0)], batch_size=1)
+    drawn = [index for batch in train_batches(data, epochs=1) for index in batch.dataset_indices]
+    assert len(drawn) == 17  # one image of 16 has the class: sqrt(0.25 * 16) = 2
+    assert drawn.count(0) == 2
+    assert len(train_batches(shapes_module(train=Rare(16, 64), batch_size=1), epochs=1)) == 16
+
+
+def test_a_repeated_image_is_augmented_differently() -> None:
+    class Rare(ShapesDataset):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": [[1, 1, 40, 40]], "labels": [int(index == 0)]}
+
+    data = shapes_module(train=Rare(16, 64), repeat_threshold=0.9, batch_size=1)
+    images = [batch.images for batch in train_batches(data, epochs=1) if batch.dataset_indices == [0]]
+    assert len(images) >= 3
+    assert not any(torch.equal(images[0], other) for other in images[1:])
+
+
+def test_an_unknown_cache_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cache='gpu' is unknown: choose 'ram', 'disk' or null"):
+        shapes_module(cache="gpu")
+
+
+# --------------------------------------------------------------------------------------------------- transport
+class TensorCounter(pickle.Pickler):
+    """Counts the tensors of what it pickles."""
+
+    tensors = 0
+
+    def persistent_id(self, value: object) -> str | None:
+        self.tensors += isinstance(value, Tensor)
+        return "tensor" if isinstance(value, Tensor) else None
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_batch_crosses_the_worker_boundary_in_few_tensors(batch_size: int, split: str) -> None:
+    options: dict[str, Any] = {split: ShapesDataset(16, 64), "batch_size": batch_size, "image_size": 64}
+    data = DetectionDataModule(**options, augmentations=[Mosaic()], num_workers=0)
+    loader = data.train_dataloader() if split == "train" else data.val_dataloader()
+    batch = next(iter(loader))
+    assert isinstance(batch, Batch)
+    assert batch.images.dtype == torch.uint8
+    counter = TensorCounter(io.BytesIO())
+    counter.dump(batch)
+    assert 6 <= counter.tensors <= 12
+
+
+# ------------------------------------------------------------------------------------------------------- device
+class Viewer(Counter):
+    """Keeps the images of each step as they arrive in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: dict[tuple[str, int, int], Tensor] = {}
+
+    def keep(self, stage: str, batch: Batch) -> None:
+        for index, image in zip(batch.dataset_indices, batch.images, strict=True):
+            self.images[stage, self.current_epoch, index] = image
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.keep("train", batch)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.keep("val", batch)
+
+
+def test_batch_transforms_are_applied_in_training_alone_and_follow_the_seed(tmp_path: Path) -> None:
+    def run(augmentations: list[Any], batch_size: int = 4, seed: int = 0) -> dict[tuple[str, int, int], Tensor]:
+        module, val = Viewer(), ShapesDataset(4, 64, seed=1)
+        train = ShapesDataset(8, 64)
+        data = shapes_module(train=train, val=val, augmentations=augmentations, batch_size=batch_size, seed=seed)
+        trainer(tmp_path, max_epochs=2).fit(module, data)
+        return module.images
+
+    plain, coloured, again, split, other = (
+        run([]),
+        run([BatchHSV()]),
+        run([BatchHSV()]),
+        run([BatchHSV()], 2),
+        run([BatchHSV()], seed=1),
+    )
+    assert len(plain) == 24
+    for key, image in plain.items():
+        assert torch.equal(coloured[key], again[key])
+        assert torch.equal(coloured[key], split[key])  # whatever batch an image is in
+        assert torch.equal(coloured[key], image) == (key[0] == "val")
+        assert torch.equal(coloured[key], other[key]) == (key[0] == "val")
+    assert not torch.equal(coloured["train", 0, 0], coloured["train", 1, 0])

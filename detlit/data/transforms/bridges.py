@@ -31,7 +31,7 @@ class Albumentations(SampleTransform):
         ConfigurationError: what is given is no transform of albumentations.
     """
 
-    def __init__(self, transforms: list[Any] | Any) -> None:
+    def __init__(self, transforms: list[dict[str, Any]] | Any) -> None:
         import albumentations
 
         built = _build(transforms)
@@ -75,7 +75,7 @@ class TorchVision(SampleTransform):
         ConfigurationError: what is given cannot be applied.
     """
 
-    def __init__(self, transforms: list[Any] | Any) -> None:
+    def __init__(self, transforms: list[dict[str, Any]] | Any) -> None:
         from torchvision.transforms import v2
 
         built = _build(transforms)

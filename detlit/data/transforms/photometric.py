@@ -103,8 +103,8 @@ class ChannelSwap(PhotometricTransform):
 def colour_matrix(hue: int, saturation: int, value: int) -> NDArray[np.float64]:
     """Return ``(3, 3)`` what to multiply RGB colours by to change them much as an addition in HSV would.
 
-    Hue is a rotation about the grey axis; saturation and value are factors, those that an addition means to a colour of
-    saturation or value 128.
+    Hue is a rotation about the grey axis; saturation, about the mean of a colour, and value are factors, those that an
+    addition means to a colour of saturation or value 128.
 
     Args:
         hue: in half degrees.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from detlit.data.sample import Sample
+from detlit.data.sampler import SampleIndex
 from detlit.data.transforms import (
     Augment,
     GeometricTransform,
@@ -14,6 +15,7 @@ from detlit.data.transforms import (
     Letterbox,
     RandomAffine,
     RandomHSV,
+    RandomRotate90,
     Transform,
     VerticalFlip,
     default_augmentations,
@@ -113,6 +115,7 @@ def test_an_augmented_image_is_an_image_of_its_own() -> None:
         (RandomAffine(shear=20), RandomAffine()),
         (HorizontalFlip(1.0), HorizontalFlip(0.0)),
         (VerticalFlip(1.0), VerticalFlip(0.0)),
+        (RandomRotate90(1.0), RandomRotate90(0.0)),
     ],
 )
 def test_each_option_changes_something(changed: GeometricTransform, default: GeometricTransform) -> None:
@@ -151,3 +154,45 @@ def test_errors_say_what_to_change() -> None:
 
     with pytest.raises(ConfigurationError, match="Nothing says neither"):
         Augment(PREPROCESSING, [Nothing()])
+
+
+@pytest.mark.parametrize("size", [(96, 160), (128, 128)])
+def test_quarter_turns_keep_everything_in_sight(size: tuple[int, int]) -> None:
+    corners = np.array([[0, 0, 1], [size[1], 0, 1], [0, size[0], 1], [size[1], size[0], 1]]).T
+    turns = set()
+    for seed in range(30):
+        matrix = RandomRotate90(1.0).matrix(*size, np.random.default_rng(seed))
+        points = matrix @ corners
+        assert points.min() >= -1e-9
+        assert (points[0].max() <= size[1] + 1e-9) and (points[1].max() <= size[0] + 1e-9)  # noqa: PT018
+        assert not np.allclose(matrix, np.eye(3))
+        turns.add(tuple(np.sign(matrix[:2, :2].round(6)).ravel().astype(int).tolist()))
+    assert turns == {(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)}
+    np.testing.assert_array_equal(RandomRotate90(0.0).matrix(*size, np.random.default_rng(0)), np.eye(3))
+
+
+def test_padding_keeps_its_grey() -> None:
+    for others in ([RandomAffine(scale=(0.3, 0.5))], []):
+        augment = Augment(PREPROCESSING, [RandomHSV(0, 0, 200), *others])
+        result = augment(sample_with_a_block(), np.random.default_rng(0))
+        assert (result.image == 114).all(axis=2).sum() > 1000
+        beyond = Augment(PREPROCESSING, [RandomAffine(translate=0.0), Shift(400.0), RandomHSV()])
+        assert (beyond(sample_with_a_block(), np.random.default_rng(0)).image == 114).all()
+
+
+class Shift(GeometricTransform):
+    """Moves everything to the right."""
+
+    def __init__(self, pixels: float) -> None:
+        self.pixels = pixels
+
+    def matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
+        return np.array([[1.0, 0, self.pixels], [0, 1, 0], [0, 0, 1]])
+
+
+def test_the_sampler_decides_on_the_size() -> None:
+    sample = replace(sample_with_a_block(), request=SampleIndex(2, 0, size=(64, 128)))
+    for transforms in ([], default_augmentations()):
+        result = Augment(PREPROCESSING, transforms)(sample, np.random.default_rng(0))
+        assert result.image.shape == (64, 128, 3)
+        assert result.boxes[:, 2].max() <= 128
