@@ -53,7 +53,7 @@ class ATSSAssigner(Assigner):
         matches = self._match(predictions.levels, ground_truth, num_anchors)
         positions, objects = (to_device(column.numpy(), device) for column in matches)
         boxes = ground_truth.boxes.index_select(0, objects)
-        scores = iou_of_sides(boxes.unbind(1), decode_at(predictions, positions))
+        scores = iou_of_sides(boxes.unbind(1), decode_at(predictions, positions).unbind())
         return Assignment(positions // num_anchors, positions % num_anchors, objects, scores)
 
     def _match(self, levels: Sequence[Level], ground_truth: GroundTruth, num_anchors: int) -> tuple[Tensor, Tensor]:

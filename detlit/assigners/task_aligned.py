@@ -29,7 +29,7 @@ class TaskAlignedAssigner(Assigner):
     so the host knows from the boxes how many there are and need not ask the device.
 
     Args:
-        topk: anchor points per object.
+        topk: anchor points per object; an object with fewer inside its box takes all of them.
         alpha: exponent of the score.
         beta: exponent of the IoU.
 
@@ -49,41 +49,17 @@ class TaskAlignedAssigner(Assigner):
         """Assign by alignment; see :meth:`Assigner.__call__`."""
         boxes = np.where(ground_truth.host_iscrowd[:, None], 0, ground_truth.host_boxes)  # nothing is inside a crowd
         rectangles = cells_inside(boxes, predictions.levels)
-        offsets = ground_truth.image_index() * len(predictions.anchor_points)
+        num_anchors = len(predictions.anchor_points)
+        offsets, topk = ground_truth.image_index() * num_anchors, min(self.topk, num_anchors)
         sides = _decode_inside(predictions, ground_truth, rectangles)
         pairs = _Pairs(predictions.cls_logits, sides, ground_truth, self.alpha, self.beta)
 
         positions, objects = [], []
-        for chunk in _chunks(rectangles.counts(), self.topk, chunk_size(sides[0].device)):
-            claimed, claimants = self._claim(pairs, rectangles, chunk, offsets[chunk], predictions.levels)
+        for chunk in _chunks(rectangles.counts(), topk, chunk_size(sides[0].device)):
+            claimed, claimants = _claim(pairs, rectangles, chunk, offsets[chunk], predictions.levels, topk)
             positions.append(claimed)
             objects.append(claimants)
         return _settle(pairs, positions, objects)
-
-    def _claim(
-        self, pairs: "_Pairs", rectangles: Rectangles, chunk: Integers, offsets: Integers, levels: tuple[Level, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the ``(n * topk,)`` positions that the ``n`` objects of a chunk claim, and these objects.
-
-        An object of fewer than ``topk`` cells claims the position ``B * A``, which is none, for the rest.
-        """
-        counts = rectangles.counts()[chunk]
-        width = max(int(counts.max()), self.topk)
-        starts, lengths = rectangles.runs(chunk, offsets, levels, width)
-        starts -= np.cumsum(lengths) - lengths
-
-        size = len(chunk)
-        packed = to_device(np.concatenate((chunk, counts, starts, lengths)), pairs.ground_truth.labels.device)
-        objects, number, shifts, repeats = torch.split(packed, [size, size, len(starts), len(lengths)])
-        cells = torch.arange(size * width, device=packed.device)
-        cells += torch.repeat_interleave(shifts, repeats, output_size=size * width)
-        cells, number = cells.view(size, width), number[:, None]
-
-        alignment, _ = pairs.alignment_and_iou(cells, objects[:, None])
-        filling = torch.arange(width, device=packed.device) >= number
-        chosen = first_largest(alignment.masked_fill_(filling, -1), self.topk)
-        claimed = cells.gather(1, chosen).masked_fill_(chosen >= number, pairs.num_positions)
-        return claimed.flatten(), objects.repeat_interleave(self.topk)
 
 
 class _Pairs(NamedTuple):
@@ -121,6 +97,37 @@ class _Pairs(NamedTuple):
         logits = self.cls_logits.reshape(-1).index_select(0, classes.flatten()).view_as(classes)
         alignment = full_precision(logits).sigmoid().pow(self.alpha).mul_(iou.pow(self.beta))
         return alignment, iou
+
+
+def _claim(
+    pairs: _Pairs,
+    rectangles: Rectangles,
+    chunk: Integers,
+    offsets: Integers,
+    levels: tuple[Level, ...],
+    topk: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the ``(n * topk,)`` positions that the ``n`` objects of a chunk claim, and these objects.
+
+    An object of fewer than ``topk`` cells claims the position ``B * A``, which is none, for the rest.
+    """
+    counts = rectangles.counts()[chunk]
+    width = max(int(counts.max()), topk)
+    starts, lengths = rectangles.runs(chunk, offsets, levels, width)
+    starts -= np.cumsum(lengths) - lengths
+
+    size = len(chunk)
+    packed = to_device(np.concatenate((chunk, counts, starts, lengths)), pairs.ground_truth.labels.device)
+    objects, number, shifts, repeats = torch.split(packed, [size, size, len(starts), len(lengths)])
+    cells = torch.arange(size * width, device=packed.device)
+    cells += torch.repeat_interleave(shifts, repeats, output_size=size * width)
+    cells, number = cells.view(size, width), number[:, None]
+
+    alignment, _ = pairs.alignment_and_iou(cells, objects[:, None])
+    filling = torch.arange(width, device=packed.device) >= number
+    chosen = first_largest(alignment.masked_fill_(filling, -1), topk)
+    claimed = cells.gather(1, chosen).masked_fill_(chosen >= number, pairs.num_positions)
+    return claimed.flatten(), objects.repeat_interleave(topk)
 
 
 def _decode_inside(predictions: RawPredictions, ground_truth: GroundTruth, rectangles: Rectangles) -> list[Tensor]:

@@ -51,6 +51,14 @@ def test_small_chunks_change_nothing(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "assigner", [TaskAlignedAssigner(topk=30), ATSSAssigner(topk=30)], ids=["task_aligned", "atss"]
+)
+def test_topk_may_be_larger_than_an_image(assigner: TaskAlignedAssigner | ATSSAssigner) -> None:
+    """An image of 32 pixels has 21 anchor points."""
+    check(Scene(make_predictions(32, dtype=torch.float64), make_targets([1, 3], 32)), assigner)
+
+
 def test_atss_takes_the_lowest_index_of_equal_distances() -> None:
     """A box centred on a grid corner is as far from four, and then from eight cells: only 9 may be candidates."""
     target = Target(boxes=torch.tensor([[24.0, 24.0, 72.0, 72.0]]), labels=torch.tensor([1]))

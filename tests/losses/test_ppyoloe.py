@@ -14,6 +14,7 @@ from detlit.structures import LossOutput, Target
 from tests.fake_predictions import make_batch, make_predictions, make_targets, with_grad
 from tests.reference import ppyoloe as reference
 from tests.scenes import Scene, scenes
+from tests.tiny import tiny_detector
 
 STATIC = pytest.mark.parametrize("static", [False, True], ids=["task_aligned", "atss"])
 
@@ -191,6 +192,69 @@ def test_label_out_of_range_is_refused() -> None:
     targets[1]["labels"][0] = 3
     with pytest.raises(AnnotationError, match="image 1 has an object with label 3"):
         PPYoloELoss()(make_predictions(), targets)
+
+
+def test_fifty_batches_whose_objects_match_nothing_are_refused() -> None:
+    predictions = make_predictions()
+    normalised = [Target(boxes=torch.tensor([[0.1, 0.2, 0.5, 0.9]]), labels=torch.tensor([0]))] * 2
+    nothing = make_targets([0, 0])
+    crowd = [Target(**make_targets([1])[0], iscrowd=torch.tensor([True]))] * 2
+    loss = PPYoloELoss()
+    for targets in [nothing] * 60 + [crowd] * 60 + [normalised] * 49:
+        loss(predictions, targets)
+    loss.eval()(predictions, normalised)
+    message = r"first 50 batches .* not inside \[0\.1.*\] on images of 64x64 pixels: boxes must be xyxy pixels"
+    with pytest.raises(AnnotationError, match=message):
+        loss.train()(predictions, normalised)
+
+    loss = PPYoloELoss()
+    loss(predictions, make_targets([2, 0]))  # from the first match on tiny objects are no mistake
+    for _ in range(60):
+        assert loss(predictions, normalised).total.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_half_precision_are_those_of_float32_rounded(dtype: torch.dtype) -> None:
+    predictions, targets = make_predictions(96), make_targets([9, 2], 96)
+    half = with_grad(
+        predictions._replace(cls_logits=predictions.cls_logits.to(dtype), reg_logits=predictions.reg_logits.to(dtype))
+    )
+    full = with_grad(half._replace(cls_logits=half.cls_logits.float(), reg_logits=half.reg_logits.float()))
+    for logits in (half, full):
+        PPYoloELoss()(logits, targets).total.backward()
+    for name in ("cls_logits", "reg_logits"):
+        ours, theirs = getattr(half, name).grad, getattr(full, name).grad
+        torch.testing.assert_close(ours, theirs.to(dtype), rtol=0, atol=0)
+
+
+def test_logits_that_are_not_contiguous_train_alike() -> None:
+    predictions, targets = make_predictions(96, dtype=torch.float64), make_targets([9, 2], 96)
+    strided = predictions._replace(
+        cls_logits=predictions.cls_logits.transpose(1, 2).contiguous().transpose(1, 2),
+        reg_logits=predictions.reg_logits.transpose(0, 1).contiguous().transpose(0, 1),
+    )
+    assert not strided.cls_logits.is_contiguous()
+    gradients = []
+    for logits in (predictions, strided):
+        leaves = logits.cls_logits.requires_grad_(), logits.reg_logits.requires_grad_()
+        gradients.append(torch.autograd.grad(PPYoloELoss()(logits, targets).total, leaves))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+@pytest.mark.slow
+@STATIC
+def test_the_loss_of_a_compiled_detector_trains_it_alike(static: bool) -> None:
+    torch.manual_seed(0)
+    detector, targets = tiny_detector(), make_targets([4, 2], 96)
+    images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8)
+    loss, gradients = PPYoloELoss(use_static_assigner=static), []
+    for model in (detector, torch.compile(detector, backend="aot_eager")):
+        detector.zero_grad()
+        output = loss(model(images), targets)
+        output.total.backward()
+        gradients.append([values(output), [parameter.grad.clone() for parameter in detector.parameters()]])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-4)
 
 
 def test_loss_and_assigner_parse_from_a_config_and_are_rebuilt_from_their_spec() -> None:
