@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 _HOME_OF = {
     "BestWeightsAverage": "best_weights_average",
     "Checkpoint": "checkpoints",
+    "CloseMosaic": "close_mosaic",
     "EMA": "ema",
     "ExactResume": "exact_resume",
     "GracefulStop": "graceful_stop",
@@ -20,6 +21,7 @@ __all__ = [
     "EMA",
     "BestWeightsAverage",
     "Checkpoint",
+    "CloseMosaic",
     "ExactResume",
     "GracefulStop",
     "LRWarmup",
@@ -31,6 +33,7 @@ __all__ = [
 if TYPE_CHECKING:
     from detlit.callbacks.best_weights_average import BestWeightsAverage
     from detlit.callbacks.checkpoints import Checkpoint
+    from detlit.callbacks.close_mosaic import CloseMosaic
     from detlit.callbacks.defaults import default_callbacks
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume

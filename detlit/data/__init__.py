@@ -13,6 +13,7 @@ _HOME_OF = {
     "GroundTruth": "detlit.data.datasets",
     "HuggingFaceDataset": "detlit.data.datasets",
     "ListDataset": "detlit.data.datasets",
+    "ResumableLoader": "detlit.data.loader",
     "Sample": "detlit.data.sample",
     "SampleIndex": "detlit.data.sampler",
     "ShapesDataset": "detlit.data.datasets",
@@ -34,6 +35,7 @@ __all__ = [
     "GroundTruth",
     "HuggingFaceDataset",
     "ListDataset",
+    "ResumableLoader",
     "Sample",
     "SampleIndex",
     "ShapesDataset",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
         guess_datasets,
     )
     from detlit.data.images import image_size, read_image
+    from detlit.data.loader import ResumableLoader
     from detlit.data.sample import Sample
     from detlit.data.sampler import DetectionSampler, SampleIndex
 

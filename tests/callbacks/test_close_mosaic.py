@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from detlit.callbacks.close_mosaic import CloseMosaic
+from detlit.callbacks import CloseMosaic
 from detlit.data import DetectionDataModule, DetectionSampler, ShapesDataset
 from detlit.data.collate import collate
 from detlit.data.transforms import Mosaic
