@@ -42,9 +42,8 @@ class Page:
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
-        self._parts = [f"<h1>{escape(title)}</h1>"]
-        if subtitle:
-            self._parts.append(f'<p class="soft">{escape(subtitle)}</p>')
+        self.subtitle = subtitle
+        self._parts: list[str] = []
         self._sections: list[str] = []
 
     def section(self, title: str, text: str = "") -> None:
@@ -120,9 +119,8 @@ class Page:
     def _append_to(self, kind: str, figure: str) -> None:
         """Add a figure to a grid, the same one as before if that was the last thing on the page."""
         opening, closing = f'<div class="{kind}">', "</div>"
-        last = self._parts[-1]
-        if last.startswith(opening):
-            self._parts[-1] = last.removesuffix(closing) + figure + closing
+        if self._parts and self._parts[-1].startswith(opening):
+            self._parts[-1] = self._parts[-1].removesuffix(closing) + figure + closing
         else:
             self._parts.append(opening + figure + closing)
 
@@ -130,14 +128,13 @@ class Page:
         """Return the page."""
         links = "".join(f'<a href="#s{number}">{escape(title)}</a>' for number, title in enumerate(self._sections, 1))
         contents = f"<nav>{links}</nav>" if len(self._sections) > 1 else ""
-        heading, *rest = self._parts
+        subtitle = f'<p class="soft">{escape(self.subtitle)}</p>' if self.subtitle else ""
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
-            f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style></head>\n<body><main>"
-            + "\n".join([heading, *(rest[:1] if rest and rest[0].startswith("<p") else []), contents])
-            + "\n".join(rest[1:] if rest and rest[0].startswith("<p") else rest)
+            f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style></head>\n<body><main>\n"
+            + "\n".join([f"<h1>{escape(self.title)}</h1>", subtitle, contents, *self._parts])
             + "\n</main></body></html>\n"
         )
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from detlit.data.check.boxes import check_boxes
 from detlit.data.check.classes import check_classes
-from detlit.data.check.finding import KINDS, Finding, Severity
+from detlit.data.check.finding import Finding
 from detlit.data.check.images import check_images, check_presence
+from detlit.data.check.kinds import KINDS, Severity
 from detlit.data.check.records import Problem, Records, Split
 from detlit.data.check.scan import Scan, Track, scan_images
 from detlit.data.check.statistics import Statistics, measure

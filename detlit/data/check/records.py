@@ -16,7 +16,7 @@ class Problem:
     """Something that could not be read.
 
     Attributes:
-        code: kind of fault, a key of :data:`~detlit.data.check.finding.KINDS`.
+        code: kind of fault, a key of :data:`~detlit.data.check.kinds.KINDS`.
         place: where: an annotation id, a file, or a file and a line.
         text: what is wrong there, empty if the kind says it all.
         image: file name of the image it belongs to, if known.
