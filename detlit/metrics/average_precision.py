@@ -92,12 +92,13 @@ def accumulate(detections: DetectionTable, objects: ObjectTable, matches: Matche
             before = np.where(starts > 0, position[starts - 1], 0) if len(position) else np.zeros_like(starts)
             hit_class = np.searchsorted(labels, found[hits])
             ends = np.searchsorted(hit_class, np.arange(len(labels) + 1))
-            for index in np.flatnonzero(num_objects):
+            measured = num_objects > 0
+            precision[threshold, :, measured, area] = 0.0
+            for index in np.flatnonzero(np.diff(ends)):
                 mine = hits[ends[index] : ends[index + 1]]
                 precision[threshold, :, index, area] = interpolated_precision(
                     position[mine] - before[index], int(num_objects[index]), levels
                 )
-            measured = num_objects > 0
             for m, limit in enumerate(settings.max_detections):
                 among = np.bincount(hit_class[rank[hits] < limit], minlength=len(labels))
                 recall[threshold, measured, area, m] = among[measured] / num_objects[measured]

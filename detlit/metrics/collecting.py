@@ -144,13 +144,10 @@ def _object_rows(targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[i
 
 def _counts(boxes: list[Tensor], first: list[Tensor], second: list[Tensor], what: str) -> list[int]:
     """Return the number of boxes of each image, after comparing it with those of two other columns."""
-    counts = [len(values) for values in boxes]
-    if counts != [len(values) for values in first] or counts != [len(values) for values in second]:
-        image, numbers = next(
-            (image, numbers)
-            for image, numbers in enumerate(zip(counts, map(len, first), map(len, second), strict=True))
-            if len(set(numbers)) > 1
-        )
+    counts, *others = ([values.shape[0] for values in column] for column in (boxes, first, second))
+    if others != [counts, counts]:
+        rows = zip(counts, *others, strict=True)
+        image, numbers = next((image, numbers) for image, numbers in enumerate(rows) if len(set(numbers)) > 1)
         raise ConfigurationError(
             f"image {image} of a batch has {what} with columns of {numbers[0]}, {numbers[1]} and {numbers[2]} rows: "
             "give a box, a label and a score (or crowd flag) for each."
