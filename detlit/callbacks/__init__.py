@@ -25,6 +25,7 @@ __all__ = [
     "ExactResume",
     "GracefulStop",
     "LRWarmup",
+    "QuantizationAwareTraining",
     "RunSummary",
     "TrainingStopped",
     "default_callbacks",

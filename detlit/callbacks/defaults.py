@@ -1,5 +1,7 @@
 """The callbacks that the command line always adds, for scripts."""
 
+from collections.abc import Iterable
+
 from lightning.pytorch import Callback
 
 from detlit.callbacks.checkpoints import Checkpoint
@@ -8,11 +10,11 @@ from detlit.callbacks.exact_resume import ExactResume
 from detlit.callbacks.graceful_stop import GracefulStop
 from detlit.callbacks.summary import RunSummary
 
-__all__ = ["default_callbacks"]
+__all__ = ["always_on", "default_callbacks"]
 
 
 def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = None) -> list[Callback]:
-    """Return what makes a run whole: averaged weights, checkpoints, stopping and resuming exactly, a summary.
+    """Return what makes a run whole: averaged weights, checkpoints, stopping and resuming exactly, guards, a summary.
 
     Args:
         ema: the moving average, ``EMA()`` unless given.
@@ -21,10 +23,10 @@ def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = No
     For scripts: ``Trainer(callbacks=[*default_callbacks(), ...], plugins=[AtomicCheckpointIO()])`` trains with the same
     guarantees as ``detlit fit``.
     """
-    return [
-        RunSummary(),
-        ema or EMA(),
-        ExactResume(),
-        GracefulStop(),
-        *(checkpoint or Checkpoint()).callbacks(),
-    ]
+    return [*always_on(), ema or EMA(), *(checkpoint or Checkpoint()).callbacks()]
+
+
+def always_on(besides: Iterable[Callback] = ()) -> list[Callback]:
+    """Return the callbacks that need no choice, less those of which ``besides`` has one with settings of its own."""
+    chosen = {type(callback) for callback in besides}
+    return [make() for make in (RunSummary, ExactResume, GracefulStop) if make not in chosen]

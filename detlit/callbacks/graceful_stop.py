@@ -6,7 +6,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -16,6 +18,7 @@ from detlit.errors import ConfigurationError
 __all__ = ["GracefulStop", "TrainingStopped"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_FILE = 1
 _VALIDATION = "epoch_loop.val_loop.batch_progress"
 
 
@@ -52,7 +55,7 @@ class GracefulStop(Callback):
         self.stop_file = stop_file
         self.agree_every_n_steps = agree_every_n_steps
         self._file: Path | None = None
-        self._received: signal.Signals | None = None
+        self._reason = 0  # a signal's number or _STOP_FILE; the largest wins where ranks differ
         self._stopping = False
         self._previous: dict[signal.Signals, Any] = {}
         self._last_step = 0
@@ -76,16 +79,16 @@ class GracefulStop(Callback):
     def _listen(self, trainer: Trainer) -> None:
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
-        self._received, self._stopping = None, False
+        self._reason, self._stopping = 0, False
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
+        if self._reason and number == signal.SIGINT:
             raise TrainingStopped(130)
-        self._received = signal.Signals(number)
+        self._reason = number
         again = "; press Ctrl-C again to leave at once" if number == signal.SIGINT else ""
-        rank_zero_info(f"{self._received.name}: stopping after this step{again}.")
+        rank_zero_info(f"{signal.Signals(number).name}: stopping after this step{again}.")
 
     def _silence(self) -> None:
         for number, handler in self._previous.items():
@@ -96,9 +99,13 @@ class GracefulStop(Callback):
         """Give the signals back."""
         self._silence()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning does."""
         self._silence()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the signals where training never started: Lightning has given them back."""
+        self._previous = {}
 
     # ---------------------------------------------------------------------------------------------------- stop
     def on_train_batch_end(
@@ -142,10 +149,12 @@ class GracefulStop(Callback):
         """Tell whether to stop; with several processes the same on all of them, now and then."""
         if trainer.world_size > 1 and count % self.agree_every_n_steps:
             return False
-        asked = self._received is not None or (
-            trainer.is_global_zero and self._file is not None and self._file.exists()
-        )
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+        if self._reason == 0 and trainer.is_global_zero and self._file is not None and self._file.exists():
+            self._reason = _STOP_FILE
+        if trainer.world_size > 1:
+            reason = torch.tensor(self._reason, device=trainer.strategy.root_device)
+            self._reason = int(trainer.strategy.reduce(reason, reduce_op="max"))
+        return self._reason != 0
 
     def _stop(self, trainer: Trainer) -> NoReturn:
         self._stopping = True
@@ -156,12 +165,15 @@ class GracefulStop(Callback):
         self._leave(trainer, _where(trainer, path))
 
     def _leave(self, trainer: Trainer, where: str) -> NoReturn:
-        reason = "the stop file" if self._received is None else self._received.name
-        rank_zero_info(f"Stopped by {reason} {where}.")
-        if trainer.is_global_zero and self._file is not None:
+        stop_file = self._reason == _STOP_FILE
+        by = f"the file {self._file}" if stop_file else signal.Signals(self._reason).name
+        rank_zero_info(f"Stopped by {by} {where}.")
+        if not trainer.is_global_zero:
+            raise TrainingStopped(0)
+        if self._file is not None:
             self._file.unlink(missing_ok=True)
-        code = 0 if self._received is None else 128 + self._received
-        raise TrainingStopped(code if trainer.is_global_zero else 0)
+        forked = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)  # which waits for results after a 0
+        raise TrainingStopped(int(forked) if stop_file else 128 + self._reason)
 
 
 def _last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:

@@ -14,10 +14,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from detlit.callbacks import EMA, Checkpoint, RunSummary
+from detlit.callbacks import EMA, Checkpoint
+from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs
 from detlit.cli.messages import FriendlyErrors
+from detlit.cli.runs import with_named_checkpoints
 from detlit.cli.trainer import DetlitTrainer, default_loggers
 from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError, DetlitError
@@ -95,7 +97,7 @@ class DetlitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with the checkpoint's own arguments as the lowest layer: config files and flags win over them."""
-        argv = with_shipped_configs(sys.argv[1:] if args is None else args)
+        argv = with_named_checkpoints(with_shipped_configs(sys.argv[1:] if args is None else args))
         _refuse_linked_keys(argv)
         if checkpoint := _checkpoint_argument(argv):
             trusted = any(name == "allow_custom_code" and value.lower() == "true" for _, name, value in flags(argv))
@@ -138,17 +140,18 @@ class DetlitCLI(LightningCLI):
             fitting = self.subcommand == "fit" and not config["fast_dev_run"]
             kwargs["logger"] = default_loggers(config["default_root_dir"]) if fitting else False
         kwargs["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
-        callbacks = [*_as_list(config["callbacks"]), *self._default_callbacks({**config, **kwargs})]
+        chosen = _as_list(config["callbacks"])
+        callbacks = [*chosen, *self._default_callbacks({**config, **kwargs}, chosen)]
         if config["enable_checkpointing"] is None:  # otherwise Lightning would add a checkpoint callback of its own
             kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
         kwargs["callbacks"] = callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
-    def _default_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
-        """Return the callbacks that are always on, less what the config turns off."""
+    def _default_callbacks(self, trainer_config: dict[str, Any], chosen: list[Callback]) -> list[Callback]:
+        """Return the callbacks that are always on, less what the config turns off or has chosen itself."""
         ema, checkpoint = self._get(self.config_init, "ema"), self._get(self.config_init, "checkpoint")
-        callbacks: list[Callback] = [RunSummary()]
+        callbacks = always_on(chosen)
         if self.subcommand == "fit" and trainer_config["logger"]:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if ema is not None:
@@ -222,13 +225,13 @@ def _checkpoint_argument(argv: Sequence[str]) -> str | None:
     """Return the value of ``--ckpt_path``.
 
     Raises:
-        ConfigurationError: Lightning's words for a checkpoint of this run, which has none yet.
+        ConfigurationError: Lightning's words for checkpoints that detlit does not write.
     """
     for _, name, value in flags(argv):
-        if name == "ckpt_path" and value in ("best", "last", "hpc", "registry"):
+        if name == "ckpt_path" and value in ("hpc", "registry"):
             raise ConfigurationError(
-                f"--ckpt_path {value} names no file, and a new run has none of its own: "
-                "give one, such as runs/version_0/checkpoints/last.ckpt."
+                f"--ckpt_path {value} names no file: give one, such as runs/version_0/checkpoints/last.ckpt, or say "
+                "last for the newest last.ckpt of the runs so far."
             )
         if name == "ckpt_path" and value != "null":
             return value

@@ -210,7 +210,8 @@ def test_linked_keys_are_refused_as_flags_and_in_the_files_of_flags(
         (["fit", "--trainer.precision", "17"], "17"),
         (["fit", "--model.optimizer.lr", "-1"], "the optimizer refuses its arguments"),
         (["fit", "--checkpoint.monitor", "val/mAP"], "checkpoint.monitor=val/mAP is not logged"),
-        (["fit", "--ckpt_path", "last"], "--ckpt_path last names no file"),
+        (["fit", "--ckpt_path", "hpc"], "--ckpt_path hpc names no file"),
+        (["fit", "--ckpt_path", "last"], "means the newest last.ckpt in"),
         (["validate"], "the weights would be random: set --ckpt_path"),
     ],
 )
