@@ -80,9 +80,13 @@ class LRWarmup(Callback):
         self._full_accumulation = 1
         self._applied: dict[str, float] = {}
         self._hooks: list[Any] = []
-        self._saved: list[tuple[Optimizer, list[dict[str, Any]]]] = []
+        self._scheduled: list[_Scheduled] = []
 
     # ---------------------------------------------------------------------------------------------- start, end
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run."""
+        self._accumulated = None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the warm-up against the run, and listen to the optimizers."""
         self._full_accumulation = trainer.accumulate_grad_batches
@@ -97,12 +101,11 @@ class LRWarmup(Callback):
                     f"LRWarmup momentum={self.momentum} has nothing to warm up, as this {type(optimizer).__name__} has "
                     "neither momentum nor betas: leave it out, or set the optimizer's."
                 )
-            saved: list[dict[str, Any]] = []
-            self._saved.append((optimizer, saved))
-            before = functools.partial(self._before_step, trainer, saved)
+            scheduled = _Scheduled(optimizer)
+            self._scheduled.append(scheduled)
+            before = functools.partial(self._before_step, trainer, scheduled)
             self._hooks.append(optimizer.register_step_pre_hook(before))
-            after = functools.partial(_after_step, saved)
-            self._hooks.append(optimizer.register_step_post_hook(after))
+            self._hooks.append(optimizer.register_step_post_hook(scheduled.after_step))
         if self.accumulate and self._accumulated is not None:
             trainer.accumulate_grad_batches = self._accumulated
 
@@ -119,18 +122,13 @@ class LRWarmup(Callback):
             trainer.accumulate_grad_batches = self._full_accumulation
         for hook in self._hooks:
             hook.remove()
-        for optimizer, saved in self._saved:  # an interrupted step
-            _restore(optimizer, saved)
-        self._hooks, self._saved = [], []
-        self._accumulated = None
+        for scheduled in self._scheduled:  # an interrupted step
+            scheduled.restore()
+        self._hooks, self._scheduled = [], []
 
     def _length_in_steps(self, trainer: Trainer) -> int:
-        if self.steps is not None:
-            length = self.steps
-        else:
-            assert self.epochs is not None  # one of the two is given
-            per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-            length = round(self.epochs * per_epoch)
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        length = round((self.epochs or 0.0) * per_epoch) if self.steps is None else self.steps
         total = trainer.estimated_stepping_batches
         if length >= total:
             raise ConfigurationError(
@@ -157,11 +155,10 @@ class LRWarmup(Callback):
             pl_module.log_dict({f"lr_applied/{name}": rate for name, rate in self._applied.items()})
             self._applied = {}
 
-    def _before_step(self, trainer: Trainer, saved: list[dict[str, Any]], optimizer: Optimizer, *_: Any) -> None:
+    def _before_step(self, trainer: Trainer, scheduled: "_Scheduled", optimizer: Optimizer, *_: Any) -> None:
         """Put the scheduled values aside, and set those of the warm-up."""
-        saved[:] = [
-            {key: group[key] for key in ("lr", "momentum", "betas") if key in group} for group in optimizer.param_groups
-        ]
+        if scheduled.is_nested():
+            return
         warming = trainer.global_step < self._length
         progress = (trainer.global_step + 1) / (self._length + 1) if warming else 1.0
         for index, group in enumerate(optimizer.param_groups):
@@ -186,14 +183,37 @@ class LRWarmup(Callback):
         self._accumulated = checkpoint.get("lr_warmup", {}).get("accumulated")
 
 
-def _after_step(saved: list[dict[str, Any]], optimizer: Optimizer, *_: Any) -> None:
-    _restore(optimizer, saved)
+class _Scheduled:
+    """The values that an optimizer has by its schedule, put aside while it steps.
 
+    A subclass of an optimizer whose ``step`` calls that of its base runs the hooks of both, one within the other.
+    """
 
-def _restore(optimizer: Optimizer, saved: list[dict[str, Any]]) -> None:
-    for group, values in zip(optimizer.param_groups, saved, strict=False):
-        group.update(values)
-    saved.clear()
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._values: list[dict[str, Any]] = []
+        self._depth = 0
+
+    def is_nested(self) -> bool:
+        """Enter a step; tell whether it is within another, and put the values aside if not."""
+        self._depth += 1
+        if self._depth > 1:
+            return True
+        keys = ("lr", "momentum", "betas")
+        self._values = [{key: group[key] for key in keys if key in group} for group in self._optimizer.param_groups]
+        return False
+
+    def after_step(self, *_: Any) -> None:
+        """Leave a step."""
+        self._depth -= 1
+        if self._depth == 0:
+            self.restore()
+
+    def restore(self) -> None:
+        """Give the optimizer its values back, if they were put aside."""
+        for group, values in zip(self._optimizer.param_groups, self._values, strict=False):
+            group.update(values)
+        self._values, self._depth = [], 0
 
 
 def _momentum(group: dict[str, Any]) -> float:

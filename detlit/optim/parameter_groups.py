@@ -1,6 +1,7 @@
 """Named parameter groups: weight decay touches only what should shrink, and parts learn at rates of their own."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,13 +22,15 @@ def parameter_groups(
     module: nn.Module,
     zero_weight_decay_on_bias_and_norm: bool = True,
     learning_rates: Mapping[str, float] | None = None,
+    weight_decays: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters of a module as the optimizer groups ``weight``, ``norm`` and ``bias``.
 
     Each trainable parameter is in exactly one group, also when modules share it; groups without parameters are left
     out. ``bias`` holds every bias, ``norm`` the scales of normalisation layers and other parameters of at most one
     dimension (learnable scalars, layer scales), ``weight`` the rest. Parts with a learning rate of their own have such
-    groups of their own, ``backbone/weight``, ``backbone/norm`` and ``backbone/bias``.
+    groups of their own, ``backbone/weight``, ``backbone/norm`` and ``backbone/bias``, and what has a weight decay of
+    its own is apart from the rest, as in ``0.001/weight``.
 
     Args:
         module: any module.
@@ -36,33 +39,53 @@ def parameter_groups(
         learning_rates: peak learning rates of submodules and parameters by name, such as ``{"backbone": 1e-4}``; where
             one is inside another the inner one counts. All others have the optimizer's own. A schedule that scales the
             rates, as :class:`~detlit.optim.WarmupCosine` does, scales these alike.
+        weight_decays: weight decays by regular expression, such as ``{"^head": 0.001, "norm": 0.01}``, looked for
+            in the names of parameters of every kind. The first that is found counts.
 
     Returns:
         Dicts with ``name``, ``params`` and, where they differ from the optimizer's, ``lr`` and ``weight_decay``;
         loggers show the names.
 
     Raises:
-        ConfigurationError: a learning rate that is no positive number, or that no trainable parameter would have.
+        ConfigurationError: a learning rate that is no positive number, a weight decay that is negative, one of them
+            that no trainable parameter would have, or an expression that cannot be read.
     """
-    rates = _checked_rates(learning_rates or {})
+    rates, decays = _checked_rates(learning_rates or {}), _checked_decays(weight_decays or {})
     norm_scales = _ids_of_norm_scales(module)
-    groups: dict[tuple[str, str], list[nn.Parameter]] = {(part, kind): [] for part in ("", *rates) for kind in _KINDS}
+    default = {kind: 0.0 if zero_weight_decay_on_bias_and_norm and kind != "weight" else None for kind in _KINDS}
+    of_any_kind = dict.fromkeys(decays.values())
+    groups: dict[tuple[str, float | None, str], list[nn.Parameter]] = {
+        (part, decay, kind): [] for part in ("", *rates) for decay in (None, *of_any_kind) for kind in _KINDS
+    }
+    unused = set(decays)
     for path, parameter in module.named_parameters():
         if parameter.requires_grad:
             kind = _kind(path, parameter, norm_scales)
-            groups[_innermost(path, rates), kind].append(parameter)
-    _refuse_unused(module, rates, {part for (part, _), parameters in groups.items() if parameters})
-    no_decay = {"weight_decay": 0.0} if zero_weight_decay_on_bias_and_norm else {}
+            pattern = next((pattern for pattern in decays if pattern.search(path)), None)
+            unused.discard(pattern)
+            decay = None if pattern is None else decays[pattern]
+            groups[_innermost(path, rates), decay, kind].append(parameter)
+    _refuse_unused(module, rates, {part for (part, _, _), parameters in groups.items() if parameters})
+    for pattern in decays:
+        if pattern in unused:
+            raise ConfigurationError(
+                f"weight_decays names {pattern.pattern!r}, which is found first in no trainable parameter of "
+                f"{type(module).__name__}: correct it, drop it, or move it up."
+            )
     return [
         {
-            "name": f"{part}/{kind}" if part else kind,
+            "name": "/".join(filter(None, (part, "" if decay is None else f"{decay:g}", kind))),
             "params": parameters,
             **({"lr": rates[part]} if part else {}),
-            **({} if kind == "weight" else no_decay),
+            **_only_given("weight_decay", default[kind] if decay is None else decay),
         }
-        for (part, kind), parameters in groups.items()
+        for (part, decay, kind), parameters in groups.items()
         if parameters
     ]
+
+
+def _only_given(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: value}
 
 
 def _kind(path: str, parameter: nn.Parameter, norm_scales: set[int]) -> str:
@@ -89,6 +112,20 @@ def _checked_rates(learning_rates: Mapping[str, float]) -> dict[str, float]:
                 f"the learning rate of {part!r} is {rate}: choose a positive one, or freeze what is not to learn."
             )
     return dict(learning_rates)
+
+
+def _checked_decays(weight_decays: Mapping[str, float]) -> dict[re.Pattern[str], float]:
+    decays = {}
+    for pattern, decay in weight_decays.items():
+        if not (math.isfinite(decay) and decay >= 0):
+            raise ConfigurationError(f"the weight decay of {pattern!r} is {decay}: choose 0 or more.")
+        try:
+            decays[re.compile(pattern)] = decay
+        except re.error as error:
+            raise ConfigurationError(
+                f"weight_decays names {pattern!r}, which is no regular expression ({error}): correct it."
+            ) from error
+    return decays
 
 
 def _refuse_unused(module: nn.Module, rates: Mapping[str, float], used: set[str]) -> None:

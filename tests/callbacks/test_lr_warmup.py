@@ -19,9 +19,10 @@ W, STEPS = 5, 24  # of the warm-up; of three epochs
 
 
 class RecordingSGD(torch.optim.SGD):
-    """Notes what each step is done with."""
+    """Notes what each step is done with; its base has been used before, so that the hooks of a step run twice."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
         super().__init__(*args, **kwargs)
         self.rates: list[list[float]] = []
         self.momenta: list[float] = []
@@ -234,7 +235,7 @@ def refusals() -> Iterator[Any]:
     yield LRWarmup(3), one_cycle, "two warm-ups, LRWarmup and that of OneCycleLR"
 
 
-@pytest.mark.parametrize(("warmup", "scheduler", "message"), refusals())
+@pytest.mark.parametrize(("warmup", "scheduler", "message"), list(refusals()))
 def test_warmups_that_cannot_be_are_refused(
     tmp_path: Path, warmup: LRWarmup, scheduler: Callable[..., Any] | None, message: str
 ) -> None:

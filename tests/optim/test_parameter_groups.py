@@ -108,3 +108,57 @@ def test_learning_rates_that_nothing_would_have_are_refused(rates: dict[str, flo
     with pytest.raises(ConfigurationError) as error:
         parameter_groups(module, learning_rates=rates)
     assert message in str(error.value)
+
+
+def test_the_first_expression_that_is_found_decides_on_the_weight_decay() -> None:
+    module = TwoBlocks()
+    decays = {r"stem\.bias$": 0.0, r"^backbone\.": 0.01, "bias": 0.02}
+    groups = parameter_groups(module, learning_rates={"backbone.stem": 0.5}, weight_decays=decays)
+    assert names_by_group(module, groups) == {
+        "norm": {"scale"},
+        "weight": {"backbone2.weight"},
+        "0.01/norm": {"backbone.norm.weight"},
+        "0.01/bias": {"backbone.norm.bias"},
+        "0.02/bias": {"backbone2.bias"},
+        "backbone.stem/0/bias": {"backbone.stem.bias"},
+        "backbone.stem/0.01/weight": {"backbone.stem.weight"},
+    }
+    optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.05)
+    assert {group["name"]: group["weight_decay"] for group in optimizer.param_groups} == {
+        "norm": 0.0,
+        "weight": 0.05,
+        "0.01/norm": 0.01,
+        "0.01/bias": 0.01,
+        "0.02/bias": 0.02,
+        "backbone.stem/0/bias": 0.0,
+        "backbone.stem/0.01/weight": 0.01,
+    }
+
+
+def test_expressions_count_without_zero_decay_too() -> None:
+    optimizer = torch.optim.AdamW(parameter_groups(TwoBlocks(), False, weight_decays={"scale": 0.5}), weight_decay=0.05)
+    assert {group["name"]: group["weight_decay"] for group in optimizer.param_groups} == {
+        "weight": 0.05,
+        "norm": 0.05,
+        "bias": 0.05,
+        "0.5/norm": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("decays", "message"),
+    [
+        ({"backbon_": 0.1}, "weight_decays names 'backbon_', which is found first in no trainable parameter of TwoBl"),
+        ({"bias": 0.1, "stem.bias": 0.2}, "'stem.bias', which is found first in no trainable parameter"),
+        ({"backbone2": 0.1}, "'backbone2', which is found first in no trainable parameter"),
+        ({"bias": -0.1}, "the weight decay of 'bias' is -0.1: choose 0 or more"),
+        ({"bias": float("inf")}, "the weight decay of 'bias' is inf"),
+        ({"(bias": 0.1}, "weight_decays names '(bias', which is no regular expression (missing ), unterminated"),
+    ],
+)
+def test_weight_decays_that_nothing_would_have_are_refused(decays: dict[str, float], message: str) -> None:
+    module = TwoBlocks()
+    module.backbone2.requires_grad_(False)
+    with pytest.raises(ConfigurationError) as error:
+        parameter_groups(module, weight_decays=decays)
+    assert message in str(error.value)
