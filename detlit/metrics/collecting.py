@@ -24,7 +24,8 @@ class Tables:
     Attributes:
         detections: of all images.
         objects: of all images.
-        dataset_index: ``(I,)`` position in the data set of each image, ascending; then -1 for images without one.
+        dataset_index: ``(I,)`` position in the data set of each image, -1 for images without one. The images are in the
+            order of their ids, as in pycocotools; those of the same id, or without, in that of the data set.
     """
 
     detections: DetectionTable
@@ -40,7 +41,7 @@ class CollectingMetric(DetectionMetric):
         self._clear()
 
     def _clear(self) -> None:
-        self._images: list[NDArray[np.int64]] = []  # (B, 3) dataset index, number of detections, number of objects
+        self._images: list[NDArray[np.int64]] = []  # (B, 4) dataset index, image id, numbers of detections, objects
         self._objects: list[NDArray[np.float64]] = []  # (N, 7) label, iscrowd, area, xyxy box
         self._detections: list[NDArray[np.float32]] = []  # (K, 6) xyxy box, score, label
         self._tables: Tables | None = None
@@ -53,7 +54,8 @@ class CollectingMetric(DetectionMetric):
     def update(self, detections: Sequence[Detection], targets: Sequence[Target]) -> None:
         """Add images; see :meth:`DetectionMetric.update`.
 
-        A target without ``dataset_index`` is taken for an image of its own. Ground truth in its ``boxes`` alone has
+        A target without ``dataset_index`` is taken for an image of its own. Its ``image_id`` decides between detections
+        of equal score: those of the lower id come first, as in pycocotools. Ground truth in its ``boxes`` alone has
         the areas of the boxes.
 
         Raises:
@@ -69,6 +71,7 @@ class CollectingMetric(DetectionMetric):
             return
         self._tables = None
         indices = [int(target.get("dataset_index", -1)) for target in targets]
+        ids = [int(target.get("image_id", -1)) for target in targets]
         found, num_found = _detection_rows(detections)
         objects, num_objects = _object_rows(targets)
         if not (np.isfinite(found).all() and (found[:, 5] >= 0).all()):
@@ -85,7 +88,7 @@ class CollectingMetric(DetectionMetric):
             )
         self._detections.append(found)
         self._objects.append(objects)
-        self._images.append(np.array([indices, num_found, num_objects], dtype=np.int64).T)
+        self._images.append(np.array([indices, ids, num_found, num_objects], dtype=np.int64).T)
 
     def forward(self, detections: Sequence[Detection], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Add images and return the values of these alone, over all ranks."""
@@ -100,7 +103,7 @@ class CollectingMetric(DetectionMetric):
         """Return what all ranks collected; every rank must call it."""
         if self._tables is None:
             arrays = (
-                concatenate(self._images, 3, np.int64),
+                concatenate(self._images, 4, np.int64),
                 concatenate(self._objects, 7, np.float64),
                 concatenate(self._detections, 6, np.float32),
             )
@@ -161,14 +164,14 @@ def _image_of_first(wrong: NDArray[np.bool_], counts: Sequence[int]) -> int:
 
 
 def _tables(images: NDArray[np.int64], objects: NDArray[np.float64], detections: NDArray[np.float32]) -> Tables:
-    """Return the tables of all images in the order of the data set, without repeated ones.
+    """Return the tables of all images in the order of their ids, without repeated ones.
 
     The order decides between detections of equal score: so the result does not depend on how images were spread.
     """
-    order = _each_once(images[:, 0])
-    object_rows, object_image = _rows_of(images[:, 2], order)
+    order = _each_once(images[:, 0], images[:, 1])
+    object_rows, object_image = _rows_of(images[:, 3], order)
     objects = objects[object_rows]
-    rows, image = _rows_of(images[:, 1], order)
+    rows, image = _rows_of(images[:, 2], order)
     detections = detections[rows]
     return Tables(
         DetectionTable(image, detections[:, 5].astype(np.int32), detections[:, 4], xywh_of(detections[:, :4])),
@@ -183,11 +186,12 @@ def _tables(images: NDArray[np.int64], objects: NDArray[np.float64], detections:
     )
 
 
-def _each_once(dataset_index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the images to keep: by ascending index, the first of equals; -1 is no index."""
+def _each_once(dataset_index: NDArray[np.int64], image_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of the images to keep, by id, then by index; of equal indices the first, -1 is none."""
     numbered = np.flatnonzero(dataset_index >= 0)
     first = np.unique(dataset_index[numbered], return_index=True)[1]
-    return np.concatenate([numbered[first], np.flatnonzero(dataset_index < 0)])
+    kept = np.concatenate([numbered[first], np.flatnonzero(dataset_index < 0)])
+    return kept[np.argsort(image_id[kept], kind="stable")]
 
 
 def _rows_of(counts: NDArray[np.int64], images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -103,13 +103,16 @@ def test_a_perfect_detector_scores_exactly_one(batch_size: int) -> None:
     assert scores["map"] == scores["map_50"] == scores["map_75"] == 1.0
 
 
-def test_equals_pycocotools_on_json_files(tmp_path: Path) -> None:
-    """The same images written to COCO json files and scored by pycocotools alone."""
+@pytest.mark.parametrize("ids_from", [1, 7], ids=["ordered", "in another order than the data set"])
+def test_equals_pycocotools_on_json_files(ids_from: int, tmp_path: Path) -> None:
+    """The same images written to COCO json files and scored by pycocotools alone, which takes them by their ids."""
     images = scattered_images()
+    for index, (_, truth) in enumerate(images):
+        truth["image_id"] = index * ids_from % 41
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for found, truth in images:
-        index = truth["dataset_index"]
+        index = truth["image_id"]
         for box, label, crowd, area in zip(
             truth["orig_boxes"].tolist(),
             truth["orig_labels"].tolist(),
@@ -129,7 +132,7 @@ def test_equals_pycocotools_on_json_files(tmp_path: Path) -> None:
             )
     dataset = {
         "info": {},
-        "images": [{"id": truth["dataset_index"]} for _, truth in images],
+        "images": [{"id": truth["image_id"]} for _, truth in images],
         "categories": [{"id": label} for label in range(7)],
         "annotations": annotations,
     }

@@ -1,4 +1,4 @@
-"""Real annotations, crowds and mask areas included: what the metric gets through the data set, against the file itself."""
+"""Real annotations, with crowds and mask areas: what the metric gets through the data set, against the file itself."""
 
 import contextlib
 import io
