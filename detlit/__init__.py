@@ -22,6 +22,7 @@ _HOME_OF = {
     "Detection": "detlit.structures",
     "DetectionDataModule": "detlit.data",
     "DetectionDataset": "detlit.data",
+    "DetectionMetrics": "detlit.metrics",
     "DetectionModule": "detlit.module",
     "Detector": "detlit.models",
     "EMA": "detlit.callbacks",
@@ -35,6 +36,7 @@ _HOME_OF = {
     "Preprocessing": "detlit.structures",
     "Quantization": "detlit.quantization",
     "QuantizationAwareTraining": "detlit.callbacks",
+    "QualityReport": "detlit.metrics",
     "RunSummary": "detlit.callbacks",
     "ShapesDataset": "detlit.data",
     "Target": "detlit.structures",
@@ -86,7 +88,7 @@ if TYPE_CHECKING:
     )
     from detlit.export import export_onnx
     from detlit.losses import PPYoloELoss
-    from detlit.metrics import CocoMeanAveragePrecision
+    from detlit.metrics import CocoMeanAveragePrecision, DetectionMetrics, QualityReport
     from detlit.models import (
         Detector,
         ppyoloe_l,
