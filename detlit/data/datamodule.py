@@ -235,7 +235,9 @@ class DetectionDataModule(LightningDataModule, Recorded):
     def _repeat_factors(self, dataset: DetectionDataset) -> NDArray[np.float64] | None:
         if self.repeat_threshold is None:
             return None
-        labels = [np.asarray(dataset.load_target(index)["labels"]) for index in range(len(dataset))]
+        labels = [
+            np.array(dataset.load_target(index)["labels"], dtype=np.int64).reshape(-1) for index in range(len(dataset))
+        ]
         return repeat_factors(labels, self.repeat_threshold)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:

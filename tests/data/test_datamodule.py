@@ -360,7 +360,8 @@ def test_multi_scale_keeps_the_share_of_the_content() -> None:
 def test_rare_classes_are_repeated() -> None:
     class Rare(ShapesDataset):
         def load_target(self, index: int) -> GroundTruth:
-            return {"boxes": [[1, 1, 9, 9]], "labels": [int(index == 0)]}
+            empty = index == 5
+            return {"boxes": [[1, 1, 9, 9]][empty:], "labels": [int(index == 0)][empty:]}
 
     data = shapes_module(train=Rare(16, 64), repeat_threshold=0.25, augmentations=[Mosaic(0.0)], batch_size=1)
     drawn = [index for batch in train_batches(data, epochs=1) for index in batch.dataset_indices]
