@@ -1,11 +1,15 @@
 """Writing and reading checkpoints through the Trainer."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from detlit.errors import CheckpointError
+from detlit.models.torch_files import damaged
 
 __all__ = ["AtomicCheckpointIO"]
 
@@ -34,3 +38,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: the file is cut short or damaged; the sentence names the newest whole one beside it.
+        """
+        arguments: dict[str, Any] = {} if weights_only is None else {"weights_only": weights_only}
+        try:
+            return super().load_checkpoint(path, map_location, **arguments)
+        except (FileNotFoundError, pickle.UnpicklingError):  # which say what is the matter
+            raise
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            if "://" in os.fspath(path):
+                raise
+            raise CheckpointError(damaged(path)) from error

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "reports": {"ops"},
     "ops": set(),
     "optim": set(),
-    "checkpoint_io": set(),
+    "checkpoint_io": {"models"},
     "structures": set(),
     "errors": set(),
     "spec": set(),

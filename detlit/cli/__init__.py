@@ -20,6 +20,7 @@ LIGHT_COMMANDS = {
     "convert": "make a checkpoint from weights of SuperGradients",
     "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",
     "models": "list the detectors with their sizes",
+    "strip": "keep the weights of a checkpoint, drop what only resuming needs",
 }
 COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}
 

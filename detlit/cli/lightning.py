@@ -22,7 +22,7 @@ from detlit.cli.messages import FriendlyErrors
 from detlit.cli.runs import with_named_checkpoints
 from detlit.cli.trainer import DetlitTrainer, default_loggers
 from detlit.data import DetectionDataModule
-from detlit.errors import ConfigurationError, DetlitError
+from detlit.errors import CheckpointError, ConfigurationError, DetlitError
 from detlit.models.checkpoint_entry import read_checkpoint
 from detlit.module import DetectionModule
 from detlit.spec import as_config, check_trusted
@@ -101,7 +101,8 @@ class DetlitCLI(LightningCLI):
         _refuse_linked_keys(argv)
         if checkpoint := _checkpoint_argument(argv):
             trusted = any(name == "allow_custom_code" and value.lower() == "true" for _, name, value in flags(argv))
-            argv = [argv[0], "--config", json.dumps(_config_of(checkpoint, trusted)), *argv[1:]]
+            config = _config_of(checkpoint, trusted, resume=argv[0] == "fit")
+            argv = [argv[0], "--config", json.dumps(config), *argv[1:]]
         self.config = parser.parse_args(argv)
         run = self.config[self.config.subcommand]
         if run.ckpt_path is not None:
@@ -238,13 +239,20 @@ def _checkpoint_argument(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _config_of(checkpoint: str, trusted: bool) -> dict[str, Any]:
+def _config_of(checkpoint: str, trusted: bool, resume: bool) -> dict[str, Any]:
     """Return the arguments a checkpoint was trained with, as a config without the linked keys.
 
     Raises:
-        CheckpointError: it cannot be read, or names code from outside detlit and torch and is not trusted.
+        CheckpointError: it cannot be read, lacks what a run to ``resume`` needs, or names code from outside detlit and
+            torch and is not trusted.
     """
-    entry = read_checkpoint(checkpoint)["detlit"]
+    content = read_checkpoint(checkpoint)
+    if resume and "optimizer_states" not in content:
+        raise CheckpointError(
+            f"{checkpoint} holds weights alone, so training cannot be resumed from it: start anew from them with "
+            f"--model.weights={checkpoint}."
+        )
+    entry = content["detlit"]
     if not trusted:
         check_trusted([entry["module"], entry["data"]])
     model = as_config(entry["module"])

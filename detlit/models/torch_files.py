@@ -4,6 +4,7 @@ import codecs
 import functools
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from detlit.errors import CheckpointError
 
-__all__ = ["read_torch_file"]
+__all__ = ["damaged", "read_torch_file"]
 
 
 def read_torch_file(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -36,9 +37,25 @@ def read_torch_file(path: str | Path, map_location: Any = "cpu") -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
     except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way it can
-        raise CheckpointError(
-            f"{path} is damaged or cut short: use an earlier checkpoint, such as last.ckpt."
-        ) from error
+        raise CheckpointError(damaged(path)) from error
+
+
+def damaged(path: str | Path) -> str:
+    """Return the sentence for a file that is damaged, with the newest whole checkpoint beside it."""
+    path = Path(path)
+    others = sorted(path.parent.glob("*.ckpt"), key=lambda other: other.stat().st_mtime_ns, reverse=True)
+    whole = next((other for other in others if other != path and _is_whole(other)), None)
+    cure = "no other checkpoint is beside it" if whole is None else f"the newest whole one beside it is {whole}"
+    return f"{path} is damaged or cut short: {cure}."
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether every record of a file of ``torch.save`` reads back with the checksum it was written with."""
+    try:
+        with zipfile.ZipFile(path) as records:
+            return records.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
 
 
 def _refusal(path: Path, message: str) -> str:
