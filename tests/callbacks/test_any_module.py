@@ -54,7 +54,7 @@ def train(folder: Path, epochs: int, ckpt_path: Path | None = None) -> tuple[dic
     callbacks = [
         EMA(0.8, "constant", start_step=2, update_period=2, validate="both"),
         LRWarmup(6, momentum=0.5, reference_batch_size=16),
-        BestWeightsAverage("accuracy", k=2),
+        BestWeightsAverage("accuracy", k=1),
         *Checkpoint("accuracy", dirpath=folder).callbacks(),
     ]
     trainer = quiet_trainer(folder, callbacks=callbacks, max_epochs=4)
@@ -76,7 +76,8 @@ def _stop_at(module: LightningModule, epoch: int) -> None:
 
 def test_a_classifier_trains_with_all_of_them_and_resumes_exactly_within_the_warmup(tmp_path: Path) -> None:
     metrics, straight = train(tmp_path / "straight", 4)
-    assert min(metrics[name] for name in ("accuracy", "accuracy_raw", "accuracy_average")) > 0.8
+    assert metrics["accuracy_raw"] > 0.8
+    assert metrics["accuracy_average"] >= metrics["accuracy"] > 0.8  # the average of the one best
     assert (tmp_path / "straight" / "average.ckpt").exists()
     _, half = train(tmp_path / "half", 1)
     assert half["global_step"] == 4
