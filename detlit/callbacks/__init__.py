@@ -7,12 +7,16 @@ _HOME_OF = {
     "BestWeightsAverage": "best_weights_average",
     "Checkpoint": "checkpoints",
     "CloseMosaic": "close_mosaic",
+    "DetectionEarlyStopping": "early_stopping",
     "EMA": "ema",
     "ExactResume": "exact_resume",
+    "FreezeBackbone": "stages",
     "GracefulStop": "graceful_stop",
     "LRWarmup": "lr_warmup",
     "QuantizationAwareTraining": "quantization",
     "RunSummary": "summary",
+    "StageSwitch": "stages",
+    "StaticAssignerSwitch": "stages",
     "TrainingStopped": "graceful_stop",
     "default_callbacks": "defaults",
 }
@@ -22,11 +26,15 @@ __all__ = [
     "BestWeightsAverage",
     "Checkpoint",
     "CloseMosaic",
+    "DetectionEarlyStopping",
     "ExactResume",
+    "FreezeBackbone",
     "GracefulStop",
     "LRWarmup",
     "QuantizationAwareTraining",
     "RunSummary",
+    "StageSwitch",
+    "StaticAssignerSwitch",
     "TrainingStopped",
     "default_callbacks",
 ]
@@ -36,11 +44,13 @@ if TYPE_CHECKING:
     from detlit.callbacks.checkpoints import Checkpoint
     from detlit.callbacks.close_mosaic import CloseMosaic
     from detlit.callbacks.defaults import default_callbacks
+    from detlit.callbacks.early_stopping import DetectionEarlyStopping
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
     from detlit.callbacks.lr_warmup import LRWarmup
     from detlit.callbacks.quantization import QuantizationAwareTraining
+    from detlit.callbacks.stages import FreezeBackbone, StageSwitch, StaticAssignerSwitch
     from detlit.callbacks.summary import RunSummary
 
 
