@@ -1,0 +1,124 @@
+"""The road from a checkpoint to a quantized one and its ONNX file, on the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detlit import DetectionModule, Predictor
+from detlit.cli import main
+from detlit.models.checkpoint_entry import read_checkpoint
+from tests.callbacks.tiny import quiet_trainer
+from tests.shapes_detector import CHECKPOINT, shapes_data
+
+SMALL = ["--calibration_batches", "2", "--calibration_batch_size", "4", "--val_batches", "3"]
+
+
+def run(output: Path, *arguments: str) -> int:
+    return main(["quantize", "--ckpt_path", str(CHECKPOINT), "--output", str(output), *SMALL, *arguments])
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("quantize") / "new" / "q.ckpt"
+    assert run(path, "--val_batches", "0") == 0
+    return path
+
+
+def test_it_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "q.ckpt", "--skip", '["backbone.stem"]', "--rank", "sqnr") == 0
+    out = capsys.readouterr().out
+    assert "SQNR dB" in out
+    assert "in floating point: backbone.stem" in out
+    assert "mAP: 0." in out
+    assert out.splitlines()[-1] == f"written to {tmp_path / 'q.ckpt'}"
+
+
+def test_the_checkpoint_loads_and_records_its_arguments(tmp_path: Path, quantized: Path) -> None:
+    stored = torch.load(quantized, weights_only=True)
+    record = stored["detlit"]["module"]["detector"]["init_args"]["quantization"]["init_args"]
+    assert record == {"backend": "cpu", "skip": [], "weight_bits": 8}
+    assert stored["detlit"]["data"] == read_checkpoint(CHECKPOINT)["detlit"]["data"]
+
+
+def test_the_checkpoint_validates_and_predicts_as_any_other(quantized: Path) -> None:
+    data = shapes_data(val=60)
+    maps = []
+    for path in (CHECKPOINT, quantized):
+        module = DetectionModule.load_from_checkpoint(path)
+        trainer = quiet_trainer(quantized.parent)
+        (values,) = trainer.validate(module, datamodule=data, verbose=False)
+        maps.append(values["val/map"])
+    assert maps[1] == pytest.approx(maps[0], abs=0.015)
+    assert maps[1] != maps[0]
+    image = data.dataset("val").load_image(1)  # type: ignore[union-attr]
+    found = [next(iter(Predictor(path, score_threshold=0.5, device="cpu")(image))) for path in (CHECKPOINT, quantized)]
+    assert len(found[0].boxes) == len(found[1].boxes) > 0
+    assert found[1].labels.tolist() == found[0].labels.tolist()
+    assert abs(found[1].boxes - found[0].boxes).max() < 3
+
+
+def test_the_command_line_validates_it(quantized: Path, tmp_path: Path) -> None:
+    options = ["--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    assert main(["validate", "--ckpt_path", str(quantized), *options]) == 0
+
+
+@pytest.mark.slow
+def test_the_onnx_file_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    assert run(tmp_path / "q.ckpt", "--onnx", str(tmp_path / "q.onnx"), "--verify", "true") == 0
+    out = capsys.readouterr().out
+    assert "convolutions on integers in ONNX Runtime: 70 of 76 (92.1%)" in out
+    assert "times float, ONNX Runtime, one thread" in out
+
+
+@pytest.mark.slow
+def test_layers_stay_in_floating_point_until_the_drop_is_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "q.ckpt", "--weight_bits", "4", "--max_drop", "0.02", "--val_batches", "13") == 0
+    out = capsys.readouterr().out
+    assert "in floating point: " in out
+    drop = float(out.rpartition("(")[2].partition(")")[0])
+    assert -0.02 <= drop
+
+
+def test_the_data_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = {"class_path": "ShapesDataset", "init_args": {"num_images": 8, "image_size": 64}}
+    data = ["--data", "shapes", "--data.train", json.dumps(train), "--data.val", json.dumps(train)]
+    assert run(tmp_path / "q.ckpt", *data) == 0
+    assert run(tmp_path / "r.ckpt", "--data", "shapez") == 2
+    assert "there is no data config shapez" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--backend", "gpu"], 2, "backend"),
+        (["--skip", '["stemm"]'], 2, "skip names 'stemm'"),
+        (["--verify", "true"], 2, "--verify compares the ONNX file and none is asked for"),
+        (["--rank", "map", "--val_batches", "0"], 2, "--max_drop and --rank map measure the mAP"),
+        (["--weight_bits", "16"], 2, "weight_bits=16 is out of range"),
+        (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        returned = run(tmp_path / "q.ckpt", *arguments)
+    except SystemExit as left:
+        returned = int(left.code or 0)
+    assert returned == status
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "q.ckpt").exists()
+
+
+def test_nothing_is_overwritten_or_quantized_twice(
+    quantized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(quantized) == 2
+    assert "q.ckpt already: choose another name" in capsys.readouterr().err
+    assert main(["quantize", "--ckpt_path", str(quantized), "--output", str(tmp_path / "x.ckpt"), *SMALL]) == 2
+    assert "quantized already" in capsys.readouterr().err
