@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from detlit import callbacks
 from detlit.callbacks import EMA, Checkpoint
 from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
@@ -28,6 +29,9 @@ from detlit.module import DetectionModule
 from detlit.spec import as_config, check_trusted
 
 __all__ = ["main"]
+
+for _name in callbacks.__all__:  # imported, a class is found by its bare name: class_path: CloseMosaic
+    getattr(callbacks, _name)
 
 LINKS = {
     "data.num_classes": "model.detector.init_args.num_classes",

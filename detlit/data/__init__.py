@@ -19,7 +19,7 @@ _HOME_OF = {
     "ShapesDataset": "detlit.data.datasets",
     "VocDataset": "detlit.data.datasets",
     "YoloDataset": "detlit.data.datasets",
-    "collate": "detlit.data.collate",
+    "collate": "detlit.data.collation",
     "guess_datasets": "detlit.data.datasets",
     "image_size": "detlit.data.images",
     "read_image": "detlit.data.images",
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from detlit.data.collate import collate
+    from detlit.data.collation import collate
     from detlit.data.datamodule import DetectionDataModule
     from detlit.data.datasets import (
         AnnotatedDataset,

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from detlit.data.collate import collate
+from detlit.data.collation import collate
 from detlit.data.datasets import DetectionDataset, ShapesDataset
 from detlit.data.decoding import Decoded, Decoding
 from detlit.data.image_cache import DiskCache, RamCache

@@ -54,7 +54,8 @@ def trained_predictions(batch_size: int, targets: list[Target]) -> RawPrediction
             near = (sides.amin(1) > 0) & (sides.amax(1) < 15)
             distances[i, near] = (sides[near] + 0.5 * torch.randn_like(sides[near])).clamp(0, 15)
             cls_logits[i, near, label] = torch.randn(int(near.sum()))
-    reg_logits = (-((torch.arange(17) - distances[..., None]) ** 2)).flatten(2)
+    # No sharper than networks are: probabilities that underflow would slow down every implementation.
+    reg_logits = (-((torch.arange(17) - distances[..., None]) ** 2)).clamp(min=-20).flatten(2)
     return with_grad(RawPredictions(cls_logits, reg_logits, points, strides, levels))
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from detlit.callbacks import CloseMosaic
 from detlit.data import DetectionDataModule, DetectionSampler, ShapesDataset
-from detlit.data.collate import collate
+from detlit.data.collation import collate
 from detlit.data.transforms import Mosaic
 from detlit.errors import ConfigurationError
 from detlit.structures import Batch

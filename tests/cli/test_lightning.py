@@ -295,3 +295,10 @@ def test_every_runnable_config_takes_a_step(file: Path, tmp_path: Path) -> None:
         ),
     )
     assert status == 0
+
+
+@pytest.mark.parametrize("name", ["CloseMosaic", "LRWarmup"])
+def test_callbacks_are_found_by_their_bare_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--trainer.callbacks+={name}", "--print_config"]
+    assert run("fit", "--config", write_config(tmp_path), *arguments) == 0
+    assert f"class_path: detlit.{name}" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detlit.data import CocoDataset, DetectionDataModule, GroundTruth, ShapesDataset
-from detlit.data.collate import collate
+from detlit.data.collation import collate
 from detlit.data.transforms import BatchHSV, CutOut, HorizontalFlip, Mixup, Mosaic, RandomAffine, RandomHSV
 from detlit.errors import ConfigurationError, DatasetError
 from detlit.spec import build, init_spec_of

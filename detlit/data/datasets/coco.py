@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detlit.data.datasets import coco_file
-from detlit.data.datasets.annotated import AnnotatedDataset, Classes
+from detlit.data.datasets.annotated import AnnotatedDataset, Classes, select_classes
 from detlit.data.datasets.table import AnnotationTable
 from detlit.errors import DatasetError
 
@@ -63,6 +63,14 @@ class CocoDataset(AnnotatedDataset):
     def read_class_names(self) -> tuple[str, ...]:
         """Return the declared categories in the order of their ids."""
         return coco_file.read_class_names(self.annotation_path)
+
+    @property
+    def category_ids(self) -> dict[str, int]:
+        """The id in the file of each class; of those merged into one, the first."""
+        declared = coco_file.read_categories(self.annotation_path)
+        renamed = select_classes(list(declared.values()), self.classes, self.source)
+        ids = {name: key for key, name in declared.items()}
+        return {new: ids[old] for old, new in reversed(renamed.items())}
 
     def read_table(self) -> AnnotationTable:
         """Return all images and objects of the file."""

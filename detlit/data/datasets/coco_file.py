@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detlit.data.datasets.table import AnnotationTable, offsets_of
 from detlit.errors import AnnotationError, DatasetError
 
-__all__ = ["read_class_names", "read_table"]
+__all__ = ["CocoFile", "read_categories", "read_class_names", "read_table"]
 
 Row = dict[str, Any]
 
@@ -25,9 +25,14 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         DatasetError: the file is missing.
         AnnotationError: it is no COCO file.
     """
+    return tuple(read_categories(path).values())
+
+
+def read_categories(path: Path) -> dict[int, str]:
+    """Return id and name of all declared categories, as :func:`read_class_names` does."""
     rows = _find_categories(path)
     content = CocoFile(path) if rows is None else CocoFile(path, {"categories": rows})
-    return tuple(content.categories().values())
+    return content.categories()
 
 
 def read_table(path: Path) -> AnnotationTable:
