@@ -26,11 +26,13 @@ class Tables:
         objects: of all images.
         dataset_index: ``(I,)`` position in the data set of each image, -1 for images without one. The images are in the
             order of their ids, as in pycocotools; those of the same id, or without, in that of the data set.
+        image_id: ``(I,)`` id of each image, -1 for images without one.
     """
 
     detections: DetectionTable
     objects: ObjectTable
     dataset_index: NDArray[np.int64]
+    image_id: NDArray[np.int64]
 
 
 class CollectingMetric(DetectionMetric):
@@ -183,6 +185,7 @@ def _tables(images: NDArray[np.int64], objects: NDArray[np.float64], detections:
             xywh_of(objects[:, 3:]),
         ),
         images[order, 0],
+        images[order, 1],
     )
 
 
