@@ -12,6 +12,7 @@ __all__ = [
     "ExportError",
     "ImageReadError",
     "MissingExtraError",
+    "TrainingError",
 ]
 
 
@@ -45,3 +46,7 @@ class MissingExtraError(DetlitError, ImportError):
 
 class ExportError(DetlitError, RuntimeError):
     """An exported file that does not compute what the detector does."""
+
+
+class TrainingError(DetlitError, RuntimeError):
+    """A run that cannot go on, such as one whose gradients are no longer finite."""

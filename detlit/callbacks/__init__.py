@@ -13,6 +13,9 @@ _HOME_OF = {
     "FreezeBackbone": "stages",
     "GracefulStop": "graceful_stop",
     "LRWarmup": "lr_warmup",
+    "LearningGuard": "learning_guard",
+    "NonFiniteGuard": "non_finite_guard",
+    "OutOfMemoryHelp": "out_of_memory",
     "QuantizationAwareTraining": "quantization",
     "RunSummary": "summary",
     "StageSwitch": "stages",
@@ -31,6 +34,9 @@ __all__ = [
     "FreezeBackbone",
     "GracefulStop",
     "LRWarmup",
+    "LearningGuard",
+    "NonFiniteGuard",
+    "OutOfMemoryHelp",
     "QuantizationAwareTraining",
     "RunSummary",
     "StageSwitch",
@@ -48,7 +54,10 @@ if TYPE_CHECKING:
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
+    from detlit.callbacks.learning_guard import LearningGuard
     from detlit.callbacks.lr_warmup import LRWarmup
+    from detlit.callbacks.non_finite_guard import NonFiniteGuard
+    from detlit.callbacks.out_of_memory import OutOfMemoryHelp
     from detlit.callbacks.quantization import QuantizationAwareTraining
     from detlit.callbacks.stages import FreezeBackbone, StageSwitch, StaticAssignerSwitch
     from detlit.callbacks.summary import RunSummary

@@ -8,6 +8,9 @@ from detlit.callbacks.checkpoints import Checkpoint
 from detlit.callbacks.ema import EMA
 from detlit.callbacks.exact_resume import ExactResume
 from detlit.callbacks.graceful_stop import GracefulStop
+from detlit.callbacks.learning_guard import LearningGuard
+from detlit.callbacks.non_finite_guard import NonFiniteGuard
+from detlit.callbacks.out_of_memory import OutOfMemoryHelp
 from detlit.callbacks.summary import RunSummary
 
 __all__ = ["always_on", "default_callbacks"]
@@ -29,4 +32,5 @@ def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = No
 def always_on(besides: Iterable[Callback] = ()) -> list[Callback]:
     """Return the callbacks that need no choice, less those of which ``besides`` has one with settings of its own."""
     chosen = {type(callback) for callback in besides}
-    return [make() for make in (RunSummary, ExactResume, GracefulStop) if make not in chosen]
+    kinds = (RunSummary, ExactResume, GracefulStop, NonFiniteGuard, LearningGuard, OutOfMemoryHelp)
+    return [kind() for kind in kinds if kind not in chosen]

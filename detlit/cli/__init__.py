@@ -73,7 +73,8 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if type(error).__name__ != "MisconfigurationException":  # Lightning's, which is not imported here
+        print_as_line = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not imported here
+        if not print_as_line and "does not fit into memory" not in str(error):
             raise
         print(f"detlit: error: {one_line(error)}", file=sys.stderr)
         return 2
