@@ -7,6 +7,7 @@ _HOME_OF = {
     "BestWeightsAverage": "best_weights_average",
     "Checkpoint": "checkpoints",
     "CloseMosaic": "close_mosaic",
+    "DenseEvaluation": "dense_evaluation",
     "DetectionEarlyStopping": "early_stopping",
     "EMA": "ema",
     "ExactResume": "exact_resume",
@@ -20,6 +21,7 @@ _HOME_OF = {
     "RunSummary": "summary",
     "StageSwitch": "stages",
     "StaticAssignerSwitch": "stages",
+    "StepTimer": "step_timer",
     "TrainingStopped": "graceful_stop",
     "default_callbacks": "defaults",
 }
@@ -29,6 +31,7 @@ __all__ = [
     "BestWeightsAverage",
     "Checkpoint",
     "CloseMosaic",
+    "DenseEvaluation",
     "DetectionEarlyStopping",
     "ExactResume",
     "FreezeBackbone",
@@ -41,6 +44,7 @@ __all__ = [
     "RunSummary",
     "StageSwitch",
     "StaticAssignerSwitch",
+    "StepTimer",
     "TrainingStopped",
     "default_callbacks",
 ]
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.checkpoints import Checkpoint
     from detlit.callbacks.close_mosaic import CloseMosaic
     from detlit.callbacks.defaults import default_callbacks
+    from detlit.callbacks.dense_evaluation import DenseEvaluation
     from detlit.callbacks.early_stopping import DetectionEarlyStopping
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.exact_resume import ExactResume
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.out_of_memory import OutOfMemoryHelp
     from detlit.callbacks.quantization import QuantizationAwareTraining
     from detlit.callbacks.stages import FreezeBackbone, StageSwitch, StaticAssignerSwitch
+    from detlit.callbacks.step_timer import StepTimer
     from detlit.callbacks.summary import RunSummary
 
 

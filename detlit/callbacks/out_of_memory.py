@@ -9,7 +9,7 @@ from torch import Tensor
 from detlit.callbacks.learning_guard import objects_in
 from detlit.structures import Batch
 
-__all__ = ["OutOfMemoryHelp", "is_out_of_memory"]
+__all__ = ["OutOfMemoryHelp", "images_of", "is_out_of_memory"]
 
 
 class OutOfMemoryHelp(Callback):
@@ -46,8 +46,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def images_of(batch: Any) -> Tensor | None:
+    """Return the image tensor of a batch, ``None`` where it has none."""
+    if isinstance(batch, (tuple, list)) and batch:
+        batch = batch[0]
+    images = batch.images if isinstance(batch, Batch) else batch
+    return images if isinstance(images, Tensor) else None
+
+
 def _sizes_of(batch: Any) -> str:
-    images = batch.images if isinstance(batch, Batch) else batch[0] if isinstance(batch, (tuple, list)) else None
-    objects = objects_in(batch)
-    words = f" of shape {tuple(images.shape)}" if isinstance(images, Tensor) else ""
+    images, objects = images_of(batch), objects_in(batch)
+    words = "" if images is None else f" of shape {tuple(images.shape)}"
     return words + ("" if objects is None else f" with {objects} objects")

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 __all__ = ["DetlitTrainer", "auto_precision", "default_loggers"]
 
@@ -17,6 +19,7 @@ class DetlitTrainer(Trainer):
 
     Args:
         precision: as in Lightning, or ``"auto"``: bf16-mixed where the hardware computes bf16, otherwise 32-true.
+        sync_batchnorm: normalise over the batches of all processes; left out on a CPU, with a warning.
         limit_train_batches: batches of an epoch (int) or their share (float), as the limits below.
         limit_val_batches: batches of a validation run.
         limit_test_batches: batches of a test run.
@@ -30,6 +33,7 @@ class DetlitTrainer(Trainer):
         self,
         *,
         precision: str | int | None = None,
+        sync_batchnorm: bool = False,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
@@ -38,10 +42,14 @@ class DetlitTrainer(Trainer):
         val_check_interval: int | float | None = None,
         **kwargs: Any,
     ) -> None:
+        if sync_batchnorm and _on_cpu(kwargs.get("accelerator", "auto")):
+            rank_zero_warn("trainer.sync_batchnorm=true is left out: torch synchronises batch norm on GPUs alone.")
+            sync_batchnorm = False
         if precision == "auto":
             precision = auto_precision(kwargs.get("accelerator", "auto"))
         super().__init__(
             precision=precision,  # type: ignore[arg-type]
+            sync_batchnorm=sync_batchnorm,
             limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches,
@@ -56,11 +64,16 @@ def auto_precision(accelerator: Any = "auto") -> str:
     """Return ``"bf16-mixed"`` where the accelerator computes bf16 in hardware, otherwise ``"32-true"``."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
+    on_cpu = _on_cpu(accelerator)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, but the only way to ask torch
     if on_cpu and any(getattr(torch.cpu, probe, lambda: False)() for probe in probes):
         return "bf16-mixed"
     return "32-true"
+
+
+def _on_cpu(accelerator: Any) -> bool:
+    automatic = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return accelerator == "cpu" or isinstance(accelerator, CPUAccelerator) or (accelerator == "auto" and automatic)
 
 
 def default_loggers(folder: str) -> list[Logger]:
