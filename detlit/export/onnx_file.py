@@ -39,8 +39,8 @@ def export_onnx(
     """Write a detector, with preprocessing and decoding, into one ONNX file; a quantized one with int8 weights.
 
     The input is ``images (B, in_channels, H, W)``, the outputs are ``boxes (B, A, 4)`` in pixels of the input and
-    ``scores (B, A, C)``, float32: see :class:`~detlit.export.DecodedDetector`. The file's metadata say how images become
-    input and what the labels are called. It is written whole or not at all; compare it with the detector by
+    ``scores (B, A, C)``, float32: see :class:`~detlit.export.DecodedDetector`. The file's metadata say how images
+    become input and what the labels are called. It is written whole or not at all; compare it with the detector by
     :func:`~detlit.export.verify`.
 
     Args:

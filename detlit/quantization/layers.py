@@ -140,7 +140,8 @@ class QuantizedConvolution(nn.Module):
         """Return ``(out_channels,)`` the step between the integers of each output channel."""
         others = [axis for axis in range(self.weight.ndim) if axis != self.channel_axis]
         largest = self.weight.detach().float().abs().amax(others)
-        return (largest / (2 ** (self.weight_bits - 1) - 1)).clamp(min=SMALLEST_SCALE)
+        scale: Tensor = (largest / (2 ** (self.weight_bits - 1) - 1)).clamp(min=SMALLEST_SCALE)
+        return scale
 
     @torch.no_grad()
     def store_integers(self) -> None:

@@ -8,8 +8,8 @@ channel attention and foreign backbones compute in floating point.
 YOLOv6's RepOptimizer and channel-wise distillation (https://arxiv.org/abs/2209.02976, section 2.5) are not here: they
 make up for RepVGG blocks, whose branches merge late and into weights with heavy tails. QARepVGG blocks
 (https://arxiv.org/abs/2212.01593), which YOLO-NAS is made of, merge into weights that 8 bits hold, and detlit merges
-the branches first (partial fusion) and trains on what will be deployed. PP-YOLOE has plain RepVGG blocks: fine-tune it with
-:class:`~detlit.callbacks.QuantizationAwareTraining`, or leave its worst layers in floating point.
+the branches first (partial fusion) and trains on what will be deployed. PP-YOLOE has plain RepVGG blocks: fine-tune it
+with :class:`~detlit.callbacks.QuantizationAwareTraining`, or leave its worst layers in floating point.
 """
 
 from collections.abc import Sequence

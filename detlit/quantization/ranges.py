@@ -49,7 +49,7 @@ def choose_range(
     if symmetric:
         low, high = -max(-low, high), max(-low, high)
     if method == "percentile":
-        return _percentile_range(histogram, low, high, percentile)
+        return _percentile_range(histogram, low, high, percentile, symmetric)
     if method == "mse":
         return _search(low, high, symmetric, lambda lows, highs: _squared_errors(histogram, lows, highs, symmetric))
     if method == "entropy":
@@ -69,13 +69,16 @@ def range_error(histogram: Histogram, low: float, high: float, symmetric: bool) 
     return int(histogram.counts[outside].sum()) / total, float(ratio)
 
 
-def _percentile_range(histogram: Histogram, low: float, high: float, percentile: float) -> tuple[float, float]:
+def _percentile_range(
+    histogram: Histogram, low: float, high: float, percentile: float, symmetric: bool
+) -> tuple[float, float]:
     """Return the range that a share of all values lies in; one of its ends may be that of the data."""
     total = int(histogram.counts.sum())
-    clipped = total * (1 - percentile / 100) / (2 if low < 0 < high else 1)
+    clipped = total * (1 - percentile / 100) / (2 if low < 0 < high and not symmetric else 1)
     width = float(histogram.centres[1] - histogram.centres[0])
-    from_top = histogram.counts.flip(0).cumsum(0)
-    from_bottom = histogram.counts.cumsum(0)
+    counts = histogram.counts + histogram.counts.flip(0) if symmetric else histogram.counts
+    from_top = counts.flip(0).cumsum(0)
+    from_bottom = counts.cumsum(0)
     top = (HALF - int((from_top <= clipped).sum())) * width
     bottom = (int((from_bottom <= clipped).sum()) - HALF) * width
     return max(low, min(bottom, 0.0)), min(high, max(top, 0.0))
@@ -133,13 +136,14 @@ def _divergences(histogram: Histogram, lows: Tensor, highs: Tensor) -> Tensor:
     counts[HALF] -= histogram.zeros
     centres = histogram.centres
     losses = []
+    most_clipped = 0.01 * counts.sum()  # nearly all of a distribution in one edge bin would be no divergence at all
     for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
         inside = ((centres >= low) & (centres <= high)).nonzero()[:, 0]
-        if len(inside) == 0:
+        first, last = (int(inside[0]), int(inside[-1])) if len(inside) else (0, -1)
+        kept = counts[first : last + 1]
+        if counts.sum() - kept.sum() > most_clipped:
             losses.append(torch.tensor(torch.inf, dtype=torch.float64))
             continue
-        first, last = int(inside[0]), int(inside[-1])
-        kept = counts[first : last + 1]
         true = kept.clone()
         true[0] += counts[:first].sum()
         true[-1] += counts[last + 1 :].sum()

@@ -1,8 +1,8 @@
 """Size, speed and integer operators of quantized detectors in ONNX Runtime and OpenVINO, against their float files.
 
-Run: python tests/benchmarks/quantization.py --models yolo_nas_s --size 640. Weights are random, which costs the same time
-as trained ones and says nothing about accuracy: that is in tests/export and tests/quantization. All files take turns in
-one process; time is CPU time, of one thread unless told otherwise. The processor must know VNNI for the speed.
+Run: python tests/benchmarks/quantization.py --models yolo_nas_s --size 640. Weights are random, which costs the same
+time as trained ones and says nothing about accuracy: that is in tests/export and tests/quantization. All files take
+turns in one process; time is CPU time, of one thread unless told otherwise. The processor must know VNNI for the speed.
 """
 
 import argparse

@@ -65,7 +65,9 @@ def test_processes_take_different_images() -> None:
     taken = []
     for rank in range(2):
         squares = Squares()
-        list(calibration_batches(squares, Preprocessing((32, 32)), num_batches=2, batch_size=5, rank=rank, world_size=2))
+        list(
+            calibration_batches(squares, Preprocessing((32, 32)), num_batches=2, batch_size=5, rank=rank, world_size=2)
+        )
         taken.append(set(squares.loaded))
     assert len(taken[0] | taken[1]) == 20
 

@@ -108,7 +108,9 @@ def test_weights_have_as_many_levels_in_each_channel(conv: nn.Module, axis: int,
     assert torch.equal(conv.weight, before)
     for channel, true in zip(rounded.unbind(axis), before.unbind(axis), strict=True):
         scale = float(true.abs().max()) / (2 ** (bits - 1) - 1)
-        expected = [to_grid(value, scale, 0, -(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) for value in true.flatten().tolist()]
+        expected = [
+            to_grid(value, scale, 0, -(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) for value in true.flatten().tolist()
+        ]
         torch.testing.assert_close(channel.flatten(), torch.tensor(expected), rtol=0, atol=1e-6)
 
 
