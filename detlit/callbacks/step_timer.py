@@ -21,7 +21,7 @@ class StepTimer(Callback):
     Logged every ``every_n_steps`` optimizer steps, means per batch over the batches since: ``time/data`` (waiting for
     the loader, and the transfer to the device), ``time/forward`` with the loss, ``time/backward``, ``time/optimizer``
     and the rest of the step, all in seconds; ``time/images_per_second`` of this process, also in the progress bar; and
-    on CUDA ``memory/peak_gib``. Work that a GPU does later is counted where the host waits for it, unless ``synchronize``.
+    on CUDA ``memory/peak_gib``. Unless ``synchronize``, work that a GPU does later counts where the host waits for it.
 
     Args:
         every_n_steps: optimizer steps between two entries.

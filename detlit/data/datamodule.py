@@ -268,6 +268,8 @@ class DetectionDataModule(LightningDataModule, Recorded):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": use_one_thread,
             "persistent_workers": workers > 0,
+            # Otherwise a loader that starts draws from the global generator, which it does once more in a resumed run.
+            "generator": torch.Generator().manual_seed(self.seed),
         }
 
     def _workers_for(self, num_images: int) -> int:
