@@ -58,6 +58,8 @@ class DetectionModule(LightningModule, Recorded):
             optimizer's, see :func:`~detlit.optim.parameter_groups`.
         channels_last: keep the detector's weights and activations in the channels-last memory format, in which
             convolutions are faster on CPUs and on GPUs with tensor cores; results are the same up to rounding.
+        compile_backend: train with the detector compiled by this backend of :func:`torch.compile`, ``"inductor"`` for
+            its own; ``None`` does not compile. Names in checkpoints stay the same.
         class_names: names of the labels, stored in the checkpoint. From YAML they come from the data.
         preprocessing: how images become network input; handed to the detector and stored in the checkpoint. From YAML
             it comes from the data. ``None`` keeps the detector's own.
@@ -76,6 +78,7 @@ class DetectionModule(LightningModule, Recorded):
         freeze: list[str] | None = None,
         learning_rates: dict[str, float] | None = None,
         channels_last: bool = True,
+        compile_backend: str | None = None,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class DetectionModule(LightningModule, Recorded):
         self.lr_scheduler = lr_scheduler
         self.zero_weight_decay_on_bias_and_norm = zero_weight_decay_on_bias_and_norm
         self.channels_last = channels_last
+        self.compile_backend = compile_backend
         self._names_given, self._preprocessing_given = class_names is not None, preprocessing is not None
         self.score_threshold: float | None = None  # least score worth showing, where a checkpoint says so
         self.class_names = tuple(class_names or _placeholder_names(detector.num_classes))
@@ -125,6 +129,8 @@ class DetectionModule(LightningModule, Recorded):
             self._spec()
         if self.channels_last and self.device.type != "mps":  # slower there
             self.detector.to(memory_format=torch.channels_last)
+        if stage == "fit" and self.compile_backend is not None:
+            self.detector.compile(backend=self.compile_backend)
 
     def _agree_with(self, data: Any) -> None:
         """Take over what the data say and the module was not told, and refuse what contradicts it."""

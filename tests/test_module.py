@@ -206,6 +206,28 @@ def trained_checkpoint(folder: Path, data: DetectionDataModule, module: Lightnin
     return path
 
 
+@pytest.mark.slow
+def test_a_compiled_detector_trains_to_the_same_weights_under_the_same_names(tmp_path: Path) -> None:
+    data, graphs = shapes(), []
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    torch._dynamo.register_backend(count, name="count")
+    states = []
+    for backend in (None, "count"):
+        torch.manual_seed(0)
+        module = shapes_module(data, compile_backend=backend)
+        make_trainer(tmp_path, max_steps=2).fit(module, data)
+        states.append(torch.load(trained_checkpoint(tmp_path, data, module), weights_only=True)["state_dict"])
+        assert (len(graphs) > 0) == (backend is not None)
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, msg=name)
+
+
 def test_a_checkpoint_of_a_script_rebuilds_the_module_alone(tmp_path: Path) -> None:
     data = shapes()
     preprocessing = Preprocessing(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
