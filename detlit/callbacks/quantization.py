@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -157,13 +157,13 @@ class QuantizationAwareTraining(Callback):
             world_size=trainer.world_size,
         )
 
-    @rank_zero_only
     def _report(self, trainer: Trainer) -> None:
         """Show the worst layers, and write all into quantization.csv beside the logs."""
+        folder = trainer.log_dir  # on every rank: it is broadcast
         rank_zero_info(f"Quantized; the layers with most noise:\n{format_report(self.layers, worst=10)}")
-        if trainer.log_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            Path(trainer.log_dir).mkdir(parents=True, exist_ok=True)
-            write_report(self.layers, Path(trainer.log_dir) / "quantization.csv")
+        if trainer.is_global_zero and folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_report(self.layers, Path(folder) / "quantization.csv")
 
     # -------------------------------------------------------------------------------------------------- schedule
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
