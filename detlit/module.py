@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
@@ -56,6 +58,8 @@ class DetectionModule(LightningModule, Recorded):
             :func:`~detlit.optim.freeze_parts`. Their batch norm stays in evaluation mode.
         learning_rates: peak learning rates of parts of the detector, such as ``{"backbone": 1e-4}``, in place of the
             optimizer's, see :func:`~detlit.optim.parameter_groups`.
+        weight_decays: weight decays of parameters whose names a regular expression finds, such as
+            ``{"^head": 1e-3, "norm": 0.01}``, in place of the optimizer's; likewise.
         channels_last: keep the detector's weights and activations in the channels-last memory format, in which
             convolutions are faster on CPUs and on GPUs with tensor cores; results are the same up to rounding.
         compile_backend: train with the detector compiled by this backend of :func:`torch.compile`, ``"inductor"`` for
@@ -63,6 +67,12 @@ class DetectionModule(LightningModule, Recorded):
         class_names: names of the labels, stored in the checkpoint. From YAML they come from the data.
         preprocessing: how images become network input; handed to the detector and stored in the checkpoint. From YAML
             it comes from the data. ``None`` keeps the detector's own.
+
+    Attributes:
+        score_threshold: least score of a detection worth showing, stored in the checkpoint as the default of
+            :class:`~detlit.predictor.Predictor`. Each validation of a fit sets it to where F1 at IoU 0.5 over all
+            classes is greatest, because scores drift as the weights do. Those of single classes are in the report
+            alone: for a class of few objects they are chance.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class DetectionModule(LightningModule, Recorded):
         weights: str | Path | None = None,
         freeze: list[str] | None = None,
         learning_rates: dict[str, float] | None = None,
+        weight_decays: dict[str, float] | None = None,
         channels_last: bool = True,
         compile_backend: str | None = None,
         class_names: Sequence[str] | None = None,
@@ -92,7 +103,7 @@ class DetectionModule(LightningModule, Recorded):
         self.channels_last = channels_last
         self.compile_backend = compile_backend
         self._names_given, self._preprocessing_given = class_names is not None, preprocessing is not None
-        self.score_threshold: float | None = None  # least score worth showing, where a checkpoint says so
+        self.score_threshold: float | None = None
         self.class_names = tuple(class_names or _placeholder_names(detector.num_classes))
         if len(self.class_names) != detector.num_classes:
             raise ConfigurationError(
@@ -107,7 +118,8 @@ class DetectionModule(LightningModule, Recorded):
         if self.frozen_parts:
             freeze_parts(detector, self.frozen_parts)
         self.learning_rates = learning_rates or {}
-        parameter_groups(detector, learning_rates=self.learning_rates)  # refuses wrong names now, not when fit starts
+        self.weight_decays = weight_decays or {}
+        self._parameter_groups()  # refuses wrong names now, not when fit starts
         # In a dict, so that they are no part of the network: no entry in its summary, no device or mode of its own.
         self._metrics = {"": CocoMeanAveragePrecision() if metric is None else metric}
         self._losses: dict[str, dict[str, Tensor]] = {}
@@ -125,6 +137,9 @@ class DetectionModule(LightningModule, Recorded):
             CheckpointError: before training, an argument of the module cannot be written to a checkpoint.
         """
         self._agree_with(getattr(self._trainer, "datamodule", None))
+        for metric in self._metrics.values():
+            if getattr(metric, "class_names", ()) is None:
+                metric.class_names = self.class_names
         if stage == "fit":
             self._spec()
         if self.channels_last and self.device.type != "mps":  # slower there
@@ -244,6 +259,17 @@ class DetectionModule(LightningModule, Recorded):
             self._metrics[key] = copy.deepcopy(self._metrics[""])
         return self._metrics[key].to(self.device)
 
+    def metrics_of(self, stage: str) -> dict[str, DetectionMetric]:
+        """Return the metric of each loader of ``"val"`` or ``"test"``, by what its values are logged as: ``val_1``."""
+        loaders = self.trainer.num_val_batches if stage == "val" else self.trainer.num_test_batches
+        return {key: self._metric_of(key) for key in (_stage_key(stage, index) for index in range(len(loaders)))}
+
+    def _choose_score_threshold(self, metric: DetectionMetric) -> None:
+        """Remember the score threshold of the greatest F1; where nothing is right, the one before stays."""
+        if isinstance(metric, CocoMeanAveragePrecision):
+            best = metric.best_score_threshold()
+            self.score_threshold = self.score_threshold if best is None else best
+
     def _reset_metrics(self, stage: str) -> None:
         self._losses.clear()
         for key, metric in self._metrics.items():
@@ -252,11 +278,10 @@ class DetectionModule(LightningModule, Recorded):
 
     def _log_metrics(self, stage: str) -> None:
         """Log every value of every loader of a stage; they are the same on all ranks already."""
-        loaders = self.trainer.num_val_batches if stage == "val" else self.trainer.num_test_batches
-        for index in range(len(loaders)):
-            key = _stage_key(stage, index)
-            metric = self._metric_of(key)
+        for key, metric in self.metrics_of(stage).items():
             values = metric.compute()
+            if key == "val" and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+                self._choose_score_threshold(metric)
             metric.reset()
             self.log_dict({f"{key}/{name}": loss for name, loss in self._mean_losses(key).items()})
             on_bar = [name for name in ("map", "map_50") if name in values]
@@ -291,7 +316,8 @@ class DetectionModule(LightningModule, Recorded):
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of all that is trainable; parts are named from the detector on."""
         rates = {f"detector.{part}": rate for part, rate in self.learning_rates.items()}
-        groups = parameter_groups(self, self.zero_weight_decay_on_bias_and_norm, rates)
+        decays = {re.sub(r"^\^", r"^detector\.", pattern): decay for pattern, decay in self.weight_decays.items()}
+        groups = parameter_groups(self, self.zero_weight_decay_on_bias_and_norm, rates, decays)
         return [{**group, "name": group["name"].removeprefix("detector.")} for group in groups]
 
     # ----------------------------------------------------------------------------------------- checkpoints

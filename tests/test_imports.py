@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "postprocess": {"ops"},
     "data": {"ops"},
     "metrics": {"ops"},
-    "reports": {"ops"},
+    "reports": {"metrics", "ops"},
     "ops": set(),
     "optim": set(),
     "checkpoint_io": {"models"},

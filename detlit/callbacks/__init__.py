@@ -10,6 +10,7 @@ _HOME_OF = {
     "DenseEvaluation": "dense_evaluation",
     "DetectionEarlyStopping": "early_stopping",
     "EMA": "ema",
+    "EvaluationReport": "evaluation_report",
     "ExactResume": "exact_resume",
     "FreezeBackbone": "stages",
     "GracefulStop": "graceful_stop",
@@ -33,6 +34,7 @@ __all__ = [
     "CloseMosaic",
     "DenseEvaluation",
     "DetectionEarlyStopping",
+    "EvaluationReport",
     "ExactResume",
     "FreezeBackbone",
     "GracefulStop",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.dense_evaluation import DenseEvaluation
     from detlit.callbacks.early_stopping import DetectionEarlyStopping
     from detlit.callbacks.ema import EMA
+    from detlit.callbacks.evaluation_report import EvaluationReport
     from detlit.callbacks.exact_resume import ExactResume
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
     from detlit.callbacks.learning_guard import LearningGuard

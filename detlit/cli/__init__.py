@@ -16,6 +16,7 @@ TRAINER_COMMANDS = {
 }
 LIGHT_COMMANDS = {
     "check-data": "find what is wrong with a data set",
+    "evaluate": "score the predictions of any tool, in COCO's results format",
     "predict": "detect objects in an image or a folder",
     "convert": "make a checkpoint from weights of SuperGradients",
     "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from detlit import callbacks
-from detlit.callbacks import EMA, Checkpoint
+from detlit.callbacks import EMA, Checkpoint, EvaluationReport
 from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs
@@ -99,6 +99,15 @@ class DetlitCLI(LightningCLI):
         for source, target in LINKS.items():
             parser.link_arguments(source, target, apply_on="instantiate")
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Add what only an evaluation can do."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand != "fit":
+            parser.add_argument("--report", type=str | None, default=None, help=_REPORT_HELP)
+            parser.add_argument("--save_predictions", type=str | None, default=None, help=_PREDICTIONS_HELP)
+            parser.add_argument("--per_class", action="store_true", help=_PER_CLASS_HELP)
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with the checkpoint's own arguments as the lowest layer: config files and flags win over them."""
         argv = with_named_checkpoints(with_shipped_configs(sys.argv[1:] if args is None else args))
@@ -163,11 +172,21 @@ class DetlitCLI(LightningCLI):
             callbacks.append(ema)
         if checkpoint is not None and trainer_config["enable_checkpointing"] is not False:
             callbacks += checkpoint.callbacks()
-        return callbacks
+        return callbacks + self._evaluation_callbacks()
+
+    def _evaluation_callbacks(self) -> list[Callback]:
+        """Return what writes and prints more than the metrics of ``validate`` and ``test``, where that is asked for."""
+        if self.subcommand == "fit":
+            return []
+        options = {key: self._get(self.config_init, key) for key in ("report", "save_predictions", "per_class")}
+        return [EvaluationReport(**options)] if any(options.values()) else []
 
 
 _EMA_HELP = "Moving average of the weights, which validation uses and checkpoints hold; null turns it off."
 _CHECKPOINT_HELP = "Which checkpoints to keep: best.ckpt by a metric and last.ckpt; null turns them off."
+_REPORT_HELP = "Folder for report.html, with curves, confusion and pictures of the worst mistakes, and metrics.json."
+_PREDICTIONS_HELP = "Json file for all detections in COCO's results format, which detlit evaluate reads."
+_PER_CLASS_HELP = "Also print a row for each class."
 _CUSTOM_CODE_HELP = "Build classes from outside detlit and torch that a checkpoint names."
 
 

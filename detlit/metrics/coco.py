@@ -89,6 +89,15 @@ class CocoMeanAveragePrecision(CollectingMetric):
             evaluated=self._evaluate(),
         )
 
+    def best_score_threshold(self) -> float | None:
+        """Return the score threshold of the greatest F1 at IoU 0.5 over all classes, ``None`` if nothing is right.
+
+        Every rank must call it.
+        """
+        tables = self.tables()
+        point = best_points(tables.detections, tables.objects, self._evaluate()[1])[0]
+        return point.score_threshold if point.true_positives else None
+
     def best_score_thresholds(self) -> tuple[float, ...]:
         """Return the score threshold of the greatest F1 at IoU 0.5 of each class; every rank must call it.
 

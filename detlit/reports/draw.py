@@ -1,7 +1,7 @@
 """Boxes on pictures."""
 
-import colorsys
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -12,11 +12,31 @@ __all__ = ["class_color", "draw_boxes"]
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
+_COLORS = 96
+"""Different colours; further classes repeat them."""
+
 
 def class_color(label: int) -> Color:
-    """Return the RGB colour of a class: neighbours in the list are far apart on the colour wheel (golden angle)."""
-    red, green, blue = colorsys.hsv_to_rgb((0.36 + label * 0.618034) % 1.0, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    """Return the RGB colour of a class: as far, to the eye, from those of all classes before it as can be."""
+    red, green, blue = _palette()[label % _COLORS].tolist()
+    return red, green, blue
+
+
+@cache
+def _palette() -> Image:
+    """Return ``(96, 3)`` colours, each the farthest from those before it in CIELAB, neither dark nor pale nor grey."""
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+    usable = (lightness > 35) & (lightness < 92) & (chroma > 30)
+    colors, lab = colors[usable], lab[usable]
+    chosen = [int(chroma[usable].argmax())]
+    distance = np.full(len(lab), np.inf)
+    while len(chosen) < _COLORS:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return colors[chosen]
 
 
 def draw_boxes(
@@ -50,12 +70,12 @@ def draw_boxes(
 
 def _draw_caption(canvas: Image, caption: str, left: int, top: int, color: Color, width: int) -> None:
     """Write a caption on a filled strip above (left, top), moved inside the image where it would leave it."""
-    size, font = 0.38 + 0.14 * width, cv2.FONT_HERSHEY_SIMPLEX
-    (text_width, text_height), baseline = cv2.getTextSize(caption, font, size, 1)
+    size, thickness, font = 0.3 + 0.14 * width, max(1, round(width / 3)), cv2.FONT_HERSHEY_SIMPLEX
+    (text_width, text_height), baseline = cv2.getTextSize(caption, font, size, thickness)
     strip = text_height + baseline + 1
     left = max(0, min(left, canvas.shape[1] - text_width - 2))
     top = max(0, top - strip)
     cv2.rectangle(canvas, (left, top), (left + text_width + 2, top + strip), color, cv2.FILLED)
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
-    cv2.putText(canvas, caption, (left + 1, top + text_height + 1), font, size, ink, 1, cv2.LINE_AA)
+    cv2.putText(canvas, caption, (left + 1, top + text_height + 1), font, size, ink, thickness, cv2.LINE_AA)

@@ -96,22 +96,29 @@ class Page:
 
     def histogram(self, title: str, values: ArrayLike, unit: str = "", logarithmic: bool = False) -> None:
         """Add the distribution of values; see :func:`~detlit.reports.charts.histogram`. Neighbours share a line."""
-        self._chart(title, histogram(np.asarray(values, dtype=np.float64), unit, logarithmic))
+        self.chart(title, histogram(np.asarray(values, dtype=np.float64), unit, logarithmic))
 
     def bars(self, title: str, names: Sequence[str], values: Sequence[float]) -> None:
         """Add a horizontal bar for each name."""
-        self._chart(title, bars(names, values))
+        self.chart(title, bars(names, values))
 
-    def _chart(self, title: str, svg: str) -> None:
+    def chart(self, title: str, svg: str, wide: bool = False) -> None:
+        """Add an inline SVG, which is not escaped; a wide one has a line of its own."""
         figure = f"<figure>{svg}<figcaption>{escape(title)}</figcaption></figure>"
-        self._append_to("charts", figure)
+        self._append_to("wide" if wide else "charts", figure)
 
-    def picture_grid(self, pictures: Sequence[Picture], quality: int = 85) -> None:
-        """Add pictures with captions, several in a line, embedded as JPEG of a quality from 1 to 100."""
+    def picture_grid(self, pictures: Sequence[Picture], quality: int = 85, wide: bool = False) -> None:
+        """Add pictures with captions, several in a line, embedded as JPEG of a quality from 1 to 100.
+
+        Args:
+            pictures: what to show.
+            quality: of the JPEGs.
+            wide: at most two in a line.
+        """
         for picture in pictures:
             source = _data_url(picture.image, quality)
             self._append_to(
-                "pictures",
+                "pictures pairs" if wide else "pictures",
                 f'<figure><img src="{source}" alt="{escape(picture.caption)}" loading="lazy">'
                 f"<figcaption>{escape(picture.caption)}</figcaption></figure>",
             )
@@ -189,8 +196,10 @@ th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var
 th { color: var(--soft); font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 12px 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 12px 0; }
+.pairs { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
+.wide { margin: 12px 0; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-svg .bar { fill: var(--bar); } svg .axis { stroke: var(--line); }
+svg .bar { fill: var(--bar); } svg .ink { fill: var(--ink); } svg .axis { stroke: var(--line); }
 img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
 """
