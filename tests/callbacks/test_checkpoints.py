@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from detlit.callbacks import Checkpoint
-from detlit.callbacks.checkpoints import BestCheckpoint
+from detlit.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from detlit.errors import ConfigurationError
 from tests.callbacks.tiny import TinyModule, quiet_trainer
 
@@ -123,3 +123,47 @@ def test_a_users_own_checkpoint_of_the_same_metric_fits_beside(tmp_path: Path) -
 def test_folder_of_the_logs_is_the_default(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, callbacks=Checkpoint().callbacks()).fit(TinyModule([0.1]))
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_only_the_last_epochs_compete_for_the_best_where_asked(tmp_path: Path) -> None:
+    best = fit(tmp_path, [0.9, 0.1, 0.3, 0.2], checkpoint={"best_in_last_n_epochs": 3})
+    assert epoch_of(tmp_path / "best.ckpt") == 2
+    assert best.best_model_score == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(0, []), (2, ["epoch_2.ckpt", "epoch_3.ckpt"]), (9, 4)])
+def test_the_last_epochs_are_kept(tmp_path: Path, count: int, kept: list[str] | int) -> None:
+    fit(tmp_path, [0.1, 0.2, 0.3, 0.4], checkpoint={"save_last_n_epochs": count})
+    files = sorted(file.name for file in tmp_path.glob("epoch_*.ckpt"))
+    assert files == kept or len(files) == kept
+    assert all(f"epoch_{epoch_of(tmp_path / name)}.ckpt" == name for name in files)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(None, [8, 16]), (3, [3, 6, 8, 9, 12, 15, 16]), (8, [8, 16])])
+def test_last_is_also_written_within_epochs(
+    tmp_path: Path, every: int | None, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    save = LastCheckpoint._save_checkpoint
+
+    def note(self: LastCheckpoint, trainer: Any, filepath: str) -> None:
+        save(self, trainer, filepath)
+        steps.append(trainer.global_step)
+
+    monkeypatch.setattr(LastCheckpoint, "_save_checkpoint", note)
+    fit(tmp_path, [0.1, 0.2], checkpoint={"every_n_steps": every})
+    assert steps == saved
+
+
+@pytest.mark.parametrize("option", ["best_in_last_n_epochs", "save_last_n_epochs"])
+def test_counting_from_an_open_end_is_refused(tmp_path: Path, option: str) -> None:
+    trainer = quiet_trainer(tmp_path, callbacks=Checkpoint(**{option: 2}).callbacks(), max_epochs=-1, max_steps=4)
+    with pytest.raises(ConfigurationError, match=rf"checkpoint\.{option}=2 counts from the end"):
+        trainer.fit(TinyModule([0.1]))
+
+
+@pytest.mark.parametrize("arguments", [{"every_n_steps": 0}, {"best_in_last_n_epochs": 0}, {"save_last_n_epochs": -1}])
+def test_numbers_that_mean_nothing_are_refused(arguments: dict[str, int]) -> None:
+    ((name, value),) = arguments.items()
+    with pytest.raises(ConfigurationError, match=rf"checkpoint\.{name}={value} is too small"):
+        Checkpoint(**arguments)  # type: ignore[arg-type]
