@@ -1,6 +1,7 @@
 """Fine-tuning in scripts and from the command line: weights to start from, frozen parts, learning rates of parts."""
 
 import logging
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,23 @@ def test_frozen_parts_stay_in_evaluation_mode_whoever_calls_train() -> None:
     assert not any(part.training for part in module.detector.backbone.stages[0].modules())
     assert module.detector.training
     assert not any(part.training for part in module.eval().modules())
+
+
+def test_weight_decays_of_patterns_reach_the_optimizer() -> None:
+    sgd = partial(torch.optim.SGD, lr=0.1, weight_decay=0.01)
+    module = DetectionModule(tiny_detector(), optimizer=sgd, weight_decays={"^head": 0.5, r"stem.*bn\.weight": 0.25})
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    decay_of = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
+    for name, value in module.detector.named_parameters():
+        if name.startswith("head"):
+            assert decay_of[id(value)] == 0.5
+        elif re.search(r"stem.*bn\.weight", name):
+            assert decay_of[id(value)] == 0.25
+        else:
+            assert decay_of[id(value)] in (0.01, 0.0)
+    with pytest.raises(ConfigurationError, match="weight_decays names '.nothing'"):
+        DetectionModule(tiny_detector(), weight_decays={"^nothing": 0.1})
 
 
 def test_learning_rates_of_parts_reach_the_optimizer(tmp_path: Path) -> None:
