@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_last_and_best_mean_the_newest_of_the_runs(tmp_path: Path) -> None:
 
 
 def test_synchronised_batch_norm_is_left_out_on_a_cpu() -> None:
-    arguments = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_fork", "logger": False}
+    arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_fork", "logger": False}
     with pytest.warns(UserWarning, match="sync_batchnorm=true is left out"):
         trainer = DetlitTrainer(**arguments, sync_batchnorm=True)
     assert trainer.strategy._layer_sync is None
