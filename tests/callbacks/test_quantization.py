@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from detlit import EMA, DetectionModule, QuantizationAwareTraining, WarmupCosine
 from detlit.errors import CheckpointError, ConfigurationError
+from detlit.export import OnnxSession, export_onnx
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
 from detlit.quantization import Quantization, calibration_batches, needs_calibration, quantize
 from detlit.quantization.calibration import named_quantizers
 from tests.callbacks.tiny import TinyModule, assert_same, quiet_trainer, weights
-from tests.shapes_detector import calibration_images, map_of, shapes_data, shapes_detector
+from tests.shapes_detector import calibration_images, map_of, map_of_decoded, shapes_data, shapes_detector
 
 
 def make_module(lr: float = 1e-4, **arguments: Any) -> DetectionModule:
@@ -287,6 +288,7 @@ def test_training_recovers_what_four_bits_lose(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_at_eight_bits_costs_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
     done = quantize(shapes_detector(), calibration_images(16)).detector
     module = make_module(lr=5e-5)
     trainer = quiet_trainer(
@@ -296,9 +298,13 @@ def test_training_at_eight_bits_costs_nothing(tmp_path: Path) -> None:
         enable_checkpointing=False,
     )
     trainer.fit(module, datamodule=shapes_data(train=960, batch_size=16, augmentations=None))
-    values = map_of(done, val=300), map_of(module.detector.eval(), val=300)
-    print(f"\nPTQ {values[0]:.4f}, QAT {values[1]:.4f}")
-    assert values[1] >= values[0] - 0.005
+    values = {}
+    for name, detector in (("PTQ", done), ("QAT", module.detector.eval())):
+        file = export_onnx(detector, tmp_path / f"{name}.onnx", dynamic=("batch",))
+        values[name] = map_of_decoded(OnnxSession(file), val=300)
+        assert values[name] == pytest.approx(map_of(detector, val=300), abs=0.005)
+    print(f"\nfloat {map_of(shapes_detector(), val=300):.4f}, in ONNX Runtime: {values}")
+    assert values["QAT"] >= values["PTQ"] - 0.005
 
 
 class AgreeAtTheEnd(Callback):
