@@ -1,182 +1,285 @@
-"""Detections from a checkpoint, without a training config and without Lightning."""
+"""Detections from a checkpoint or an exported file, without a training config and without Lightning."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from detlit.data.images import read_image
-from detlit.data.transforms.letterbox import letterbox
-from detlit.errors import ConfigurationError, DatasetError
+from detlit.data.transforms.letterbox import resized
+from detlit.errors import ConfigurationError
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
+from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.prediction.canvases import network_input
+from detlit.prediction.engines import (
+    ClassThresholds,
+    Engine,
+    ExportedEngine,
+    Precision,
+    TorchEngine,
+    usable_device,
+)
+from detlit.prediction.prefetch import read_ahead
+from detlit.prediction.results import Result
+from detlit.prediction.sources import ChannelOrder, Frame, OnBroken, Source, read_frames
+from detlit.prediction.tiling import Tiles, Window, merge_tiles
 from detlit.spec import build
-from detlit.structures import Detection
+from detlit.structures import Detection, Preprocessing
 
-__all__ = ["IMAGE_SUFFIXES", "Predictor", "Result", "find_images"]
+__all__ = ["Predictor", "Result", "Tiles"]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Files that a folder contributes."""
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript")
+"""Files that are run, not rebuilt."""
 
-ImageLike: TypeAlias = NDArray[np.uint8] | str | Path
-"""An image ``(H, W, 3)`` uint8 RGB, or its file."""
+SCORE_THRESHOLD = 0.25
+"""To show detections by, where the file does not say."""
+
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Result:
-    """Detections in one image, best first.
+class _Chunk(NamedTuple):
+    """Images ready for the network.
 
     Attributes:
-        boxes: ``(K, 4)`` float32 xyxy pixels of the original image, within it.
-        scores: ``(K,)`` float32 in [0, 1].
-        labels: ``(K,)`` int64.
-        class_names: names of all classes.
-        image: ``(H, W, 3)`` uint8 RGB, the original image.
-        path: where the image came from, if from a file.
+        frames: the images.
+        windows: the parts of each that are looked at.
+        batches: network input and geometry of all parts, one after another.
     """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    image: NDArray[np.uint8]
-    path: Path | None = None
-
-    def draw(self) -> NDArray[np.uint8]:
-        """Return the image ``(H, W, 3)`` uint8 RGB with its detections drawn on it."""
-        from detlit.reports.draw import draw_boxes
-
-        return draw_boxes(self.image, self.boxes, self.labels.tolist(), self.class_names, self.scores.tolist())
+    frames: list[Frame]
+    windows: list[list[Window]]
+    batches: list[tuple[Tensor, Tensor]]
 
 
 class Predictor:
-    """Detect objects with a trained checkpoint; preprocessing, class names and thresholds come from it.
+    """Detect objects with a checkpoint or an exported file; preprocessing, class names and thresholds come from it.
 
-    The detector is fused fully and computes in channels_last, which takes about half the time on a CPU.
+    A detector is fused fully and computes in channels_last, which takes about half the time on a CPU.
 
     Args:
-        checkpoint: path of a detlit checkpoint.
-        score_threshold: least score of a detection in [0, 1]; ``None`` takes that of a converted checkpoint, or 0.25.
-        device: where to run, e.g. ``"cuda"``; ``None`` takes a GPU if there is one.
+        model: path of a detlit checkpoint, of an exported ``.onnx``, ``.xml``, ``.pt2`` or ``.torchscript`` file, or a
+            detector, which is copied.
+        score_threshold: least score of a detection in [0, 1], of all classes or by class name; those without take that
+            of the file, or 0.25.
+        nms_threshold: of two boxes with a larger IoU the better one stays; ``None`` takes that of the file.
+        classes: names of the classes to detect; ``None`` for all.
+        device: where to run, e.g. ``"cuda"``; ``None`` takes a GPU if there is one. Exported files run on the CPU.
+        precision: of a detector's convolutions; ``"bfloat16"`` is several times faster on processors that have it.
+        image_size: (height, width) of the network input instead of the one trained with.
+        rectangular: pad no more than the images of a batch need; several are best of similar shape.
+        tiles: look at large images tile by tile; a number is the side of a tile.
+        class_names: of a detector given as an object.
         allow_custom_code: also build classes from outside detlit and torch that the checkpoint names.
 
+    Attributes:
+        class_names: names of all classes.
+        preprocessing: how images become network input.
+
     Raises:
-        CheckpointError: the checkpoint cannot be read or rebuilt.
-        ConfigurationError: the device does not exist or cannot be used.
+        CheckpointError: the file cannot be read or rebuilt.
+        ConfigurationError: the device does not exist or cannot be used, or arguments that do not fit the file.
+        MissingExtraError: the runtime of an exported file is not installed.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        model: str | Path | Detector,
         *,
-        score_threshold: float | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
+        nms_threshold: float | None = None,
+        classes: Sequence[str] | None = None,
         device: str | None = None,
+        precision: Precision = "float32",
+        image_size: tuple[int, int] | None = None,
+        rectangular: bool = False,
+        tiles: Tiles | int | None = None,
+        class_names: Sequence[str] | None = None,
         allow_custom_code: bool = False,
     ) -> None:
-        self.device = _usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        stored = read_checkpoint(checkpoint)
-        detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().fuse(full=True)
-        self.detector = detector.to(self.device).to(memory_format=torch.channels_last)
-        self.class_names = tuple(stored["detlit"]["class_names"])
-        self.post_prediction_callback = _post_prediction_callback(stored, score_threshold, allow_custom_code)
+        self.rectangular = rectangular
+        self.tiles = Tiles(size=tiles) if isinstance(tiles, int) else tiles
+        self.engine: Engine
+        if isinstance(model, (str, Path)) and Path(model).suffix.lower() in EXPORTED_SUFFIXES:
+            self._open(model, score_threshold, nms_threshold, classes, device, precision)
+        else:
+            stored: dict[str, Any] | None = None
+            if isinstance(model, (str, Path)):
+                stored = read_checkpoint(model)
+                detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code)
+                class_names = stored["detlit"]["class_names"]
+            else:
+                detector = copy.deepcopy(model)
+            self.preprocessing = detector.preprocessing
+            self.class_names = tuple(class_names or (f"class_{label}" for label in range(detector.num_classes)))
+            if len(self.class_names) != detector.num_classes:
+                raise ConfigurationError(
+                    f"{len(self.class_names)} names for a detector of {detector.num_classes} classes: give one each."
+                )
+            entry = {} if stored is None else stored["detlit"]
+            default = entry.get("score_threshold", SCORE_THRESHOLD)
+            thresholds = ClassThresholds(self.class_names, score_threshold, default, classes)
+            callback = _callback(entry, thresholds.least, nms_threshold, allow_custom_code)
+            self.engine = TorchEngine(detector, callback, thresholds, usable_device(device), precision)
+        self._resize(image_size)
 
-    def __call__(self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 8) -> Iterator[Result]:
-        """Return an iterator over one result per image, in order; it reads and detects as it goes.
+    def _open(
+        self,
+        path: str | Path,
+        score_threshold: float | Mapping[str, float] | None,
+        nms_threshold: float | None,
+        classes: Sequence[str] | None,
+        device: str | None,
+        precision: Precision,
+    ) -> None:
+        """Take an exported file."""
+        from detlit.export.session import open_exported
+
+        if device not in (None, "cpu") or precision != "float32":
+            raise ConfigurationError(
+                f"device={device!r} and precision={precision!r} are for checkpoints, {path} runs on the CPU as it was "
+                "exported: leave them out."
+            )
+        session = open_exported(path)
+        self.preprocessing = Preprocessing.from_dict(session.metadata["preprocessing"])
+        self.class_names = tuple(session.metadata["class_names"])
+        default = session.metadata.get("score_threshold", SCORE_THRESHOLD)
+        thresholds = ClassThresholds(self.class_names, score_threshold, default, classes)
+        self.engine = ExportedEngine(session, thresholds, nms_threshold)
+
+    def _resize(self, image_size: tuple[int, int] | None) -> None:
+        if (image_size is not None or self.rectangular) and not self.engine.any_size:
+            raise ConfigurationError(
+                f"the file takes images of {self.preprocessing.size[0]}x{self.preprocessing.size[1]} pixels alone: "
+                "export it with --dynamic size, or leave image_size and rectangular out."
+            )
+        if image_size is not None:
+            self.preprocessing = resized(self.preprocessing, image_size)
+
+    def __call__(
+        self,
+        source: Source,
+        *,
+        batch_size: int = 8,
+        recursive: bool = False,
+        channel_order: ChannelOrder = "RGB",
+        max_download: int = 50_000_000,
+        on_broken: OnBroken | None = None,
+    ) -> Iterator[Result]:
+        """Return an iterator over one result per image, in order; a thread reads ahead while the network computes.
 
         Args:
-            images: ``(H, W, 3)`` uint8 RGB arrays, or paths of image files; may be an endless iterator, or one image.
-            batch_size: images per forward pass.
+            source: path of an image or video, folder, pattern, URL, PIL image, array ``(H, W)``, ``(H, W, 3)`` or
+                ``(H, W, 4)`` or a batch of them, tensor ``(C, H, W)`` or a batch of them, ``bytes`` of an image file,
+                number of a camera, or an iterable of these, which may be endless. Values are 8 or 16 bits, or floating
+                point in [0, 1].
+            batch_size: images, or tiles, per forward pass; those of cameras are best seen one by one.
+            recursive: look into the subfolders of folders.
+            channel_order: of arrays with colours; files, PIL images and tensors are RGB by themselves.
+            max_download: largest image in bytes that a URL may give.
+            on_broken: is told what cannot be read, which then is skipped, e.g. ``print``; ``None`` raises it.
 
         Raises:
-            ConfigurationError: ``batch_size`` is not positive or, from the iterator, an image is of another kind.
-            ImageReadError: from the iterator: a file is missing or no image.
+            ConfigurationError: ``batch_size`` is not positive or, from the iterator, something is no image.
+            DatasetError: from the iterator: a path that leads nowhere.
+            ImageReadError: from the iterator: an image that cannot be read, without ``on_broken``.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size={batch_size} leaves no image in a batch: give 1 or more.")
-        if isinstance(images, (np.ndarray, str, Path)):
-            images = [images]
-        return self._results(iter(images), batch_size)
+        frames = read_frames(
+            source,
+            recursive=recursive,
+            channel_order=channel_order,
+            max_download=max_download,
+            on_broken=on_broken,
+        )
+        return self._results(frames, batch_size)
 
-    def _results(self, images: Iterator[ImageLike], batch_size: int) -> Iterator[Result]:
+    def warm_up(self, batch_size: int = 8) -> "Predictor":
+        """Run once on nothing, so that the first image is as fast as the others; return the predictor."""
+        height, width = self.preprocessing.size
+        self.engine.detect(torch.zeros(batch_size if self.engine.any_batch else 1, 3, height, width, dtype=torch.uint8))
+        return self
+
+    def _results(self, frames: Iterator[Frame], batch_size: int) -> Iterator[Result]:
         """Yield the results of :meth:`__call__`."""
-        while chunk := list(islice(images, batch_size)):
-            paths = [Path(image) if isinstance(image, (str, Path)) else None for image in chunk]
-            arrays = [read_image(image) if isinstance(image, (str, Path)) else _checked(image) for image in chunk]
-            for array, path, detection in zip(arrays, paths, self._detect(arrays), strict=True):
-                yield Result(
-                    boxes=detection["boxes"].cpu().numpy(),
-                    scores=detection["scores"].cpu().numpy(),
-                    labels=detection["labels"].cpu().numpy(),
-                    class_names=self.class_names,
-                    image=array,
-                    path=path,
-                )
+        chunks = read_ahead(self._chunks(frames, batch_size))
+        try:
+            for chunk in chunks:
+                yield from self._detect(chunk)
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
 
-    @torch.inference_mode()
-    def _detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detection]:
-        """Letterbox images, run the detector, and return detections in original pixels."""
-        preprocessing = self.detector.preprocessing
-        canvases = np.stack([letterbox(image, preprocessing) for image in images])
-        batch = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
-        detections = self.post_prediction_callback(self.detector(batch))
-        geometry = torch.tensor([preprocessing.geometry(*image.shape[:2]) for image in images], dtype=torch.float64)
-        return to_original_pixels(detections, geometry, [image.shape[:2] for image in images])
+    def _chunks(self, frames: Iterator[Frame], batch_size: int) -> Iterator[_Chunk]:
+        """Yield what the reading thread prepares."""
+        at_once = batch_size if self.engine.any_batch else 1
+        while some := list(islice(frames, batch_size if self.tiles is None else 1)):
+            windows = [self._windows(frame) for frame in some]
+            parts = (
+                frame.image[top:bottom, left:right]
+                for frame, own in zip(some, windows, strict=True)
+                for left, top, right, bottom in own
+            )
+            batches = [
+                network_input(part, self.preprocessing, rectangular=self.rectangular)
+                for part in _batched(parts, at_once)
+            ]
+            yield _Chunk(some, windows, batches)
 
+    def _windows(self, frame: Frame) -> list[Window]:
+        height, width = frame.image.shape[:2]
+        return [(0, 0, width, height)] if self.tiles is None else self.tiles.windows(height, width)
 
-def find_images(source: str | Path) -> list[Path]:
-    """Return the image files a path stands for: itself, or the images of a folder, sorted, without its subfolders.
-
-    Raises:
-        DatasetError: nothing is there, or a folder without images.
-    """
-    source = Path(source)
-    if source.is_dir():
-        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        if not found:
-            raise DatasetError(f"no image in folder {source}: looked for {', '.join(IMAGE_SUFFIXES)}.")
-        return found
-    if not source.exists():
-        raise DatasetError(f"there is no file or folder {source}: check --source.")
-    return [source]
-
-
-def _usable_device(name: str) -> torch.device:
-    """Return a device that a tensor has been to."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without the device
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ConfigurationError(
-            f"device {name!r} cannot be used here ({reason}): choose another, e.g. cpu."
-        ) from error
-    return device
+    def _detect(self, chunk: _Chunk) -> Iterator[Result]:
+        """Yield the results of images that are ready."""
+        found: list[Detection] = []
+        geometry = torch.cat([own for _, own in chunk.batches])
+        for images, _ in chunk.batches:
+            found += self.engine.detect(images)
+        sizes = [(bottom - top, right - left) for own in chunk.windows for left, top, right, bottom in own]
+        mapped = iter(to_original_pixels(found, geometry, sizes))
+        for frame, windows in zip(chunk.frames, chunk.windows, strict=True):
+            parts = list(islice(mapped, len(windows)))
+            detection = parts[0]
+            if self.tiles is not None and len(parts) > 1:
+                detection = merge_tiles(parts, windows, (frame.image.shape[0], frame.image.shape[1]), self.tiles)
+            yield Result(
+                boxes=detection["boxes"].numpy(),
+                scores=detection["scores"].numpy(),
+                labels=detection["labels"].numpy(),
+                class_names=self.class_names,
+                image=frame.image,
+                path=frame.path,
+                frame=frame.index,
+                fps=frame.fps,
+            )
 
 
-def _checked(image: Any) -> NDArray[np.uint8]:
-    """Return the array if it is an image."""
-    if not isinstance(image, np.ndarray):
-        raise ConfigurationError(f"an image is a {type(image).__name__}: give a path or an array, uint8 (H, W, 3) RGB.")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ConfigurationError(f"an image is {image.dtype} {image.shape}: convert it to uint8 (H, W, 3) RGB.")
-    return image
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
-def _post_prediction_callback(
-    stored: dict[str, Any], score_threshold: float | None, allow_custom_code: bool
+def _callback(
+    entry: Mapping[str, Any], score_threshold: float, nms_threshold: float | None, allow_custom_code: bool
 ) -> PostPredictionCallback:
-    """Return the checkpoint's post-prediction callback with another score threshold, one to show detections by."""
-    if score_threshold is None:
-        score_threshold = stored["detlit"].get("score_threshold", 0.25)
-    spec = stored["detlit"]["module"]["post_prediction_callback"]
+    """Return a checkpoint's post-prediction callback with other thresholds, ones to show detections by."""
+    arguments = {"score_threshold": score_threshold}
+    if nms_threshold is not None:
+        arguments["nms_threshold"] = nms_threshold
+    spec = entry.get("module", {}).get("post_prediction_callback")
     if spec is None:
-        return NMSPostPredictionCallback(score_threshold=score_threshold)
-    spec = {**spec, "init_args": {**spec["init_args"], "score_threshold": score_threshold}}
+        return NMSPostPredictionCallback(**arguments)
+    if nms_threshold is not None and "nms_threshold" not in spec["init_args"]:
+        raise ConfigurationError(
+            f"nms_threshold={nms_threshold} means nothing to {spec['class_path']}, the checkpoint's post-prediction "
+            "callback: leave it out."
+        )
+    spec = {**spec, "init_args": {**spec["init_args"], **arguments}}
     callback: PostPredictionCallback = build(spec, allow_custom_code=allow_custom_code)
     return callback

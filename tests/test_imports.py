@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "cli": {"*"},
     "module": {"models", "losses", "postprocess", "metrics", "optim", "ops", "quantization", "checkpoint_io"},
     "callbacks": {"metrics", "quantization", "export", "optim", "reports", "checkpoint_io"},
-    "predictor": {"models", "postprocess", "ops", "data", "quantization", "reports"},
+    "predictor": {"models", "postprocess", "ops", "data", "quantization", "export", "prediction"},
+    "prediction": {"models", "postprocess", "ops", "data", "quantization", "export", "reports"},
     "export": {"models", "postprocess", "ops", "data", "quantization"},
     "quantization": {"models", "postprocess", "ops", "data"},
     "losses": {"assigners", "ops"},
@@ -91,7 +92,7 @@ def test_imports_go_downwards(file: str) -> None:
     assert "*" in allowed or imported <= allowed
 
 
-@pytest.mark.parametrize("part", ["predictor.py", "export", "quantization"])
+@pytest.mark.parametrize("part", ["predictor.py", "prediction", "export", "quantization"])
 def test_of_data_only_the_transforms_and_readers_are_used_without_a_trainer(part: str) -> None:
     files = [file for file in FILES if file.split("/")[0] == part]
     from_data = {name for file in files for name in imported_by(file) if name.startswith("detlit.data")}

@@ -14,7 +14,8 @@ from detlit.cli import main
 from detlit.cli.predict import predict
 from detlit.errors import CheckpointError, ConfigurationError, DatasetError, ImageReadError
 from detlit.models.checkpoint_entry import make_entry
-from detlit.predictor import find_images
+from detlit.prediction.engines import TorchEngine
+from detlit.prediction.sources import expand
 from detlit.spec import init_spec_of
 from tests.tiny import tiny_detector
 
@@ -92,18 +93,22 @@ def test_a_single_image_needs_no_list(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "what"),
     [
-        (picture(9, 8) / np.float32(255), r"float32 \(9, 8, 3\)"),
-        (picture(9, 8)[..., 0], r"uint8 \(9, 8\)"),
-        (picture(9, 8)[..., [0, 1, 2, 2]], r"uint8 \(9, 8, 4\)"),
-        (picture(9, 8)[:0], r"uint8 \(0, 8, 3\)"),
-        (picture(9, 8)[None], r"uint8 \(1, 9, 8, 3\)"),
-        (torch.zeros(3, 9, 8), "a Tensor"),
+        (picture(9, 8) * np.float32(2), "float32 values from 0.0 to"),
+        (picture(9, 8)[:0], r"is an array \(0, 8, 3\)"),
+        (np.zeros((9, 8, 2), np.uint8), r"is an array \(9, 8, 2\)"),
+        (torch.zeros(5, 9, 8), r"is an array \(9, 8, 5\)"),
     ],
-    ids=["float", "grey", "rgba", "empty", "batch", "tensor"],
+    ids=["float beyond 1", "empty", "two channels", "five channels"],
 )
 def test_what_is_no_image_is_refused(checkpoint: Path, image: Any, what: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"an image is {what}: .* uint8 \(H, W, 3\) RGB"):
+    with pytest.raises(ImageReadError, match=what):
         list(Predictor(checkpoint, device="cpu")([image]))
+
+
+@pytest.mark.parametrize("source", [None, 3.5, object()])
+def test_what_is_no_source_is_refused(checkpoint: Path, source: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"a source is a {type(source).__name__}: give a path"):
+        list(Predictor(checkpoint, device="cpu")(source))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -122,12 +127,12 @@ def test_files_and_folders_are_found_in_order(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", ["b.png", "a.jpg", "c.JPG"])
     (folder / "notes.txt").write_text("no picture")
     (folder / "sub.png").mkdir()
-    assert [path.name for path in find_images(folder)] == ["a.jpg", "b.png", "c.JPG"]
+    assert [path.name for path in expand(folder)] == ["a.jpg", "b.png", "c.JPG"]
     with pytest.raises(DatasetError, match="there is no file or folder"):
-        find_images(tmp_path / "nothing")
+        expand(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="no image in folder"):
-        find_images(tmp_path / "empty")
+    with pytest.raises(DatasetError, match="no image or video in folder"):
+        expand(tmp_path / "empty")
 
 
 def test_a_missing_image_is_named(checkpoint: Path) -> None:
@@ -235,4 +240,6 @@ def test_predict_has_friendly_errors(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_detector_is_fused(checkpoint: Path) -> None:
-    assert Predictor(checkpoint, device="cpu").detector.fused == "full"
+    engine = Predictor(checkpoint, device="cpu").engine
+    assert isinstance(engine, TorchEngine)
+    assert engine.detector.fused == "full"
