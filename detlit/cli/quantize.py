@@ -157,8 +157,7 @@ def _refuse_contradictions(
 def _calibration_images(
     data: DetectionDataModule, detector: Detector, num_batches: int, batch_size: int
 ) -> list[Tensor]:
-    dataset = data.dataset("train")
-    assert dataset is not None  # checked above
+    dataset: Any = data.dataset("train")
     batches = calibration_batches(
         dataset, detector.preprocessing, num_batches=num_batches, batch_size=batch_size, seed=data.seed
     )

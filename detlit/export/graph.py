@@ -37,11 +37,11 @@ class DecodedDetector(nn.Module):
         inputs = detector.normalization(images, next(detector.parameters()).dtype)
         predictions = detector.head(detector.neck(detector.backbone(inputs)))
         boxes = decode_boxes(predictions.reg_logits, predictions.anchor_points, predictions.strides)
-        return boxes, predictions.cls_logits.sigmoid()
+        return boxes, predictions.cls_logits.float().sigmoid()
 
 
-def exportable(detector: Detector) -> DecodedDetector:
-    """Return a fully fused float32 copy on the CPU; a quantized one with the integers of its weights in it.
+def exportable(detector: Detector, half: bool = False) -> DecodedDetector:
+    """Return a fully fused float32 copy, or float16 one, on the CPU; a quantized one with the integers of its weights.
 
     Folding a normalization into a rounded weight scales both its values and its steps, so no integer changes.
     """
@@ -51,4 +51,4 @@ def exportable(detector: Detector) -> DecodedDetector:
             part.store_integers()
         if isinstance(part, ActivationQuantizer):
             part.exporting = True
-    return DecodedDetector(detector).eval()
+    return DecodedDetector(detector.half() if half else detector).eval()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detlit.errors import CheckpointError, MissingExtraError
 
-__all__ = ["ExportedModel", "OnnxSession", "OpenVinoSession"]
+__all__ = ["ExportedModel", "OnnxSession", "OpenVinoSession", "Session", "TorchSession", "open_exported"]
 
 
 class ExportedModel(Protocol):
@@ -71,6 +71,11 @@ class OnnxSession:
             raise CheckpointError(f"{path} cannot be run: {str(error).splitlines()[0]}") from error
         self.metadata = _decoded(self.session.get_modelmeta().custom_metadata_map)
 
+    def outputs(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return all outputs of the file by name."""
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, {"images": images}), strict=True))
+
     def run(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return ``boxes (B, A, 4)`` and ``scores (B, A, C)`` of images ``(B, in_channels, H, W)``."""
         boxes, scores = self.session.run(["boxes", "scores"], {"images": images})
@@ -108,14 +113,96 @@ class OpenVinoSession:
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
             core = openvino.Core()
-            self.model = core.compile_model(core.read_model(str(path)), "CPU", hints)
+            model = core.read_model(str(path))
+            self.model = core.compile_model(model, "CPU", hints)
         except RuntimeError as error:
             raise CheckpointError(f"{path} cannot be run: {str(error).splitlines()[0]}") from error
+        self.metadata = _decoded({name: str(model.get_rt_info(["detlit", name]).value) for name in _own(model)})
+
+    def outputs(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return all outputs of the file by name."""
+        found = self.model(images)
+        return {output.any_name: found[output].copy() for output in self.model.outputs}
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``boxes (B, A, 4)`` and ``scores (B, A, C)`` of images ``(B, in_channels, H, W)``."""
         outputs = self.model(images.cpu().numpy())
         return torch.from_numpy(outputs["boxes"].copy()), torch.from_numpy(outputs["scores"].copy())
+
+
+class TorchSession:
+    """A program of torch.export (``.pt2``) or TorchScript (``.torchscript``) that detlit wrote, on the CPU.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        metadata: the entries of the file, JSON decoded.
+
+    Raises:
+        CheckpointError: the file is missing or cannot be read.
+    """
+
+    name = "torch"
+
+    def __init__(self, path: str | Path) -> None:
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no file {path}: check the path.")
+        extra: dict[str, Any] = {"metadata.json": ""}
+        try:
+            if Path(path).suffix == ".pt2":
+                self.program: Any = torch.export.load(path, extra_files=extra).module()
+            else:
+                self.program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            raise CheckpointError(f"{path} cannot be run: {str(error).strip().splitlines()[0]}") from error
+        self.metadata = _decoded(json.loads(extra["metadata.json"] or "{}"))
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``boxes (B, A, 4)`` and ``scores (B, A, C)`` of images ``(B, in_channels, H, W)``."""
+        boxes, scores = self.program(images)
+        return boxes, scores
+
+    def outputs(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return all outputs of the file by name."""
+        boxes, scores = self(torch.from_numpy(images))
+        return {"boxes": boxes.numpy(), "scores": scores.numpy()}
+
+
+Session = OnnxSession | OpenVinoSession | TorchSession
+"""An exported file in its runtime."""
+
+
+def open_exported(path: str | Path, *, threads: int | None = None) -> Session:
+    """Open an exported file in the runtime that its suffix names.
+
+    Args:
+        path: a ``.onnx``, ``.xml``, ``.pt2`` or ``.torchscript`` file that detlit wrote.
+        threads: processor cores to use; ``None`` for all; torch's own number for its programs.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read, or was not written by detlit.
+        MissingExtraError: the runtime is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    session: Session
+    if suffix == ".onnx":
+        session = OnnxSession(path, threads=threads)
+    elif suffix == ".xml":
+        session = OpenVinoSession(path, threads=threads)
+    else:
+        session = TorchSession(path)
+    if "preprocessing" not in session.metadata:
+        raise CheckpointError(
+            f"{path} was not written by detlit, it does not say how images become its input: export it."
+        )
+    return session
+
+
+def _own(model: Any) -> list[str]:
+    """Return the names of the entries that detlit wrote into an OpenVINO model."""
+    return list(model.rt_info["detlit"].value) if model.has_rt_info(["detlit"]) else []
 
 
 def _decoded(entries: dict[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ with :class:`~detlit.callbacks.QuantizationAwareTraining`, or leave its worst la
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
@@ -112,8 +112,3 @@ class Quantization(DetectorQuantization):
                 )
             skipped |= {name for name in modules for root in roots if name == root or name.startswith(f"{root}.")}
         return skipped
-
-
-def quantization_of(detector: "Detector") -> Quantization | None:
-    """Return how a detector is quantized, or ``None``."""
-    return cast(Quantization | None, detector.quantization)
