@@ -17,7 +17,7 @@ from detlit.errors import ConfigurationError, MissingExtraError
 from detlit.export.graph import exportable
 from detlit.export.suppression import NMSFormat, SuppressedDetector, Suppression, output_names, translation_table
 from detlit.models.detector import Detector
-from detlit.quantization.calibration import needs_calibration
+from detlit.quantization.calibration import named_quantizers, needs_calibration
 
 __all__ = ["Dynamic", "export_onnx"]
 
