@@ -53,17 +53,29 @@ def flags(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def with_shipped_configs(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with the names of shipped configs replaced by their files."""
+    """Return the arguments with the names of shipped configs replaced by their files.
+
+    ``--config`` takes any of them, ``--data`` those in ``configs/data`` and ``--model.detector`` those in
+    ``configs/model``.
+    """
     resolved = list(argv)
     for position, name, value in flags(argv):
-        if name != "config" or value.lstrip().startswith("{"):
-            continue
-        path = str(find_config(value))
-        if argv[position].startswith("--config="):
-            resolved[position] = f"--config={path}"
+        part = _PARTS.get(name)
+        if name == "config" and not value.lstrip().startswith("{"):
+            path = find_config(value)
+        elif part and not Path(value).is_file() and (config_folder() / part / f"{value}.yaml").is_file():
+            path = config_folder() / part / f"{value}.yaml"
         else:
-            resolved[position + 1] = path
+            continue
+        if "=" in argv[position]:
+            resolved[position] = f"--{name}={path}"
+        else:
+            resolved[position + 1] = str(path)
     return resolved
+
+
+_PARTS = {"data": "data", "model.detector": "model"}
+"""The folder of shipped configs for a part of a config, by its flag."""
 
 
 def find_key(value: Any, key: str, folder: Path | None = None) -> bool:

@@ -32,6 +32,17 @@ def test_arguments_are_rewritten_in_both_forms(form: list[str]) -> None:
     assert " ".join(with_shipped_configs(["fit", *form])).replace("=", " ") == f"fit --config {path}"
 
 
+@pytest.mark.parametrize(
+    ("flag", "name", "file"),
+    [("--data", "voc", "data/voc.yaml"), ("--model.detector", "yolo_nas_n", "model/yolo_nas_n.yaml")],
+)
+def test_parts_of_a_config_are_found_by_name(flag: str, name: str, file: str) -> None:
+    path = str(config_folder() / file)
+    assert with_shipped_configs(["fit", flag, name]) == ["fit", flag, path]
+    assert with_shipped_configs(["fit", f"{flag}={name}"]) == ["fit", f"{flag}={path}"]
+    assert with_shipped_configs(["fit", flag, "quickstart"]) == ["fit", flag, "quickstart"]
+
+
 def test_inline_json_is_left_alone() -> None:
     assert with_shipped_configs(["fit", "--config", '{"a": 1}']) == ["fit", "--config", '{"a": 1}']
 

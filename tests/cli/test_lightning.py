@@ -302,3 +302,18 @@ def test_callbacks_are_found_by_their_bare_names(name: str, tmp_path: Path, caps
     arguments = [f"--trainer.callbacks+={name}", "--print_config"]
     assert run("fit", "--config", write_config(tmp_path), *arguments) == 0
     assert f"class_path: detlit.{name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "dataset", "images"), [("voc", "VocDataset", "JPEGImages"), ("yolo", "YoloDataset", "null")]
+)
+def test_data_of_another_format_replace_those_of_a_recipe(
+    data: str, dataset: str, images: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", "custom_coco", "--data", data, "--data.root", "x", "--print_config"]
+    assert run("fit", *arguments) == 0
+    config = yaml.safe_load(capsys.readouterr().out)["data"]
+    for split in ("train", "val", "test"):
+        assert config[split]["class_path"] == f"detlit.{dataset}"
+        assert config[split]["init_args"]["images"] == yaml.safe_load(images)
+        assert "instances" not in str(config[split])
