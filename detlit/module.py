@@ -119,7 +119,7 @@ class DetectionModule(LightningModule, Recorded):
             freeze_parts(detector, self.frozen_parts)
         self.learning_rates = learning_rates or {}
         self.weight_decays = weight_decays or {}
-        self._parameter_groups()  # refuses wrong names now, not when fit starts
+        parameter_groups(detector, True, self.learning_rates, self.weight_decays)  # refuses wrong names right now
         # In a dict, so that they are no part of the network: no entry in its summary, no device or mode of its own.
         self._metrics = {"": CocoMeanAveragePrecision() if metric is None else metric}
         self._losses: dict[str, dict[str, Tensor]] = {}
