@@ -17,7 +17,8 @@ TRAINER_COMMANDS = {
 LIGHT_COMMANDS = {
     "check-data": "find what is wrong with a data set",
     "evaluate": "score the predictions of any tool, in COCO's results format",
-    "predict": "detect objects in an image or a folder",
+    "predict": "detect objects in images, videos and cameras",
+    "export": "make a file for ONNX Runtime, OpenVINO or TensorRT from a checkpoint",
     "convert": "make a checkpoint from weights of SuperGradients",
     "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",
     "models": "list the detectors with their sizes",

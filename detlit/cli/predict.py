@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from detlit.cli.messages import FriendlyErrors
+from detlit.cli.switches import with_switches
 from detlit.errors import ConfigurationError, ImageReadError
 from detlit.prediction.engines import Precision
 from detlit.prediction.files import ResultFiles
@@ -16,6 +17,8 @@ from detlit.prediction.video import VIDEO_SUFFIXES, count_frames
 from detlit.predictor import Predictor, Result
 
 __all__ = ["main", "predict"]
+
+_SWITCHES = ("recursive", "rectangular", "allow_custom_code")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -28,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
         prog="detlit predict", allow_abbrev=False, description="Detect objects in images and videos."
     )
     parser.add_function_arguments(predict)
-    predict(**parser.parse_args(list(argv[1:])).as_dict())
+    predict(**parser.parse_args(with_switches(argv[1:], _SWITCHES)).as_dict())
 
 
 def predict(

@@ -150,7 +150,7 @@ class ExportedEngine:
         metadata = session.metadata
         self.session = session
         self.thresholds = thresholds
-        self.nms: str = metadata.get("nms", "none")
+        self.nms = metadata.get("nms", "none")
         self.any_batch = "batch" in metadata.get("dynamic", ["batch", "size"])
         self.any_size = "size" in metadata.get("dynamic", ["batch", "size"])
         arguments = dict(metadata.get("post_prediction", {}))
@@ -170,8 +170,9 @@ class ExportedEngine:
             if self.thresholds.differ:
                 scores = scores * self.thresholds.filter(scores)
             return self.callback.suppress(boxes, scores, (images.shape[2], images.shape[3]))
-        read = _read_flat if self.nms == "flat" else _read_batch
-        found = read({name: torch.from_numpy(value) for name, value in outputs.items()}, len(images))
+        from detlit.export.detections import read_detections
+
+        found = read_detections(outputs, self.nms, len(images))
         return [self.thresholds.filter_detection(detection) for detection in found]
 
 
@@ -181,23 +182,6 @@ def _refuse_to_find_more(arguments: Mapping[str, Any], score_threshold: float, n
             f"the file holds its suppression, with score_threshold={arguments['score_threshold']} and nms_threshold="
             f"{arguments['nms_threshold']}: raise score_threshold, leave nms_threshold, or export with --nms none."
         )
-
-
-def _read_flat(outputs: Mapping[str, Tensor], count: int) -> list[Detection]:
-    rows = outputs["detections"]
-    found = [rows[rows[:, 0] == image] for image in range(count)]
-    return [Detection(boxes=each[:, 1:5], scores=each[:, 5], labels=each[:, 6].long()) for each in found]
-
-
-def _read_batch(outputs: Mapping[str, Tensor], count: int) -> list[Detection]:
-    return [
-        Detection(
-            boxes=outputs["boxes"][image, :number],
-            scores=outputs["scores"][image, :number],
-            labels=outputs["labels"][image, :number].long(),
-        )
-        for image, number in enumerate(outputs["num_detections"].flatten().tolist()[:count])
-    ]
 
 
 def _on_host(detection: Detection) -> Detection:

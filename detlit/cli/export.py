@@ -1,0 +1,132 @@
+"""``detlit export``: a checkpoint into one file that other runtimes run, without Lightning."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from detlit.cli.messages import FriendlyErrors
+from detlit.cli.switches import with_switches
+from detlit.data.transforms.letterbox import resized
+from detlit.errors import ConfigurationError
+from detlit.export.comparison import compare
+from detlit.export.files import SUFFIXES, Format, export_file
+from detlit.export.onnx_file import Dynamic
+from detlit.export.session import open_exported
+from detlit.export.suppression import NMSFormat, Suppression
+from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
+from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.prediction.sources import read_frames
+from detlit.spec import build
+
+__all__ = ["export", "main"]
+
+_SWITCHES = ("half", "verify", "allow_custom_code")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run ``detlit export``.
+
+    Args:
+        argv: the command and its options.
+    """
+    parser = FriendlyErrors(
+        prog="detlit export", allow_abbrev=False, description="Write a checkpoint into a file that other runtimes run."
+    )
+    parser.add_function_arguments(export)
+    export(**parser.parse_args(with_switches(argv[1:], _SWITCHES)).as_dict())
+
+
+def export(
+    ckpt_path: str,
+    output: str | None = None,
+    format: Format = "onnx",
+    dynamic: str = "batch,size",
+    nms: NMSFormat = "none",
+    input: Literal["uint8", "float"] = "uint8",
+    half: bool = False,
+    image_size: tuple[int, int] | None = None,
+    score_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_predictions: int | None = None,
+    opset: int | None = None,
+    verify: bool = False,
+    images: str | None = None,
+    allow_custom_code: bool = False,
+) -> None:
+    """Write a checkpoint, with preprocessing and decoding, into one file.
+
+    Args:
+        ckpt_path: Checkpoint of a training run, a converted or a quantized one.
+        output: File to write; by default beside the checkpoint.
+        format: Of the file.
+        dynamic: What the file takes any amount of: batch, size, both with a comma, or none.
+        nms: Put the suppression into the file: flat gives rows (image, x1, y1, x2, y2, score, label), batch gives
+            num_detections, boxes, scores and labels of each image.
+        input: Bytes, or floating point in [0, 1].
+        half: Weights in float16.
+        image_size: Height and width of the network input, such as '[640, 640]'; by default that trained with.
+        score_threshold: Least score of a detection; by default that of the checkpoint, or 0.25.
+        nms_threshold: Of two boxes with a larger IoU the better one stays; by default that of the checkpoint.
+        max_predictions: Detections per image; by default that of the checkpoint.
+        opset: Version of ONNX' operators.
+        verify: Compare the file with torch on --images, at several sizes and numbers of images; fail unless it is good.
+        images: Image or folder of images for --verify.
+        allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
+    """
+    if verify and images is None:
+        raise ConfigurationError("--verify compares the file with torch on real images: set --images to some.")
+    path = Path(output or ckpt_path).with_suffix(SUFFIXES[format])
+    if path.exists():
+        raise ConfigurationError(f"there is a file {path} already: choose another --output.")
+    stored = read_checkpoint(ckpt_path)
+    detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval()
+    if image_size is not None:
+        detector.set_preprocessing(resized(detector.preprocessing, image_size))
+    given = {"nms_threshold": nms_threshold, "max_predictions": max_predictions}
+    suppression = _suppression(stored["detlit"], score_threshold, given, nms, allow_custom_code)
+    axes = [] if dynamic == "none" else dynamic.replace(" ", "").split(",")
+    export_file(
+        detector,
+        path,
+        format=format,
+        class_names=stored["detlit"]["class_names"],
+        dynamic=cast("list[Dynamic]", axes),
+        input_dtype="uint8" if input == "uint8" else "float32",
+        nms=nms,
+        suppression=suppression,
+        half=half,
+        opset=opset,
+    )
+    print(f"written to {path} ({_megabytes(path):.2f} MB)")
+    if verify:
+        shown = [frame.image for frame in islice(read_frames(images), 8)]
+        comparison = compare(detector, open_exported(path), shown, half=half)
+        print(comparison)
+        comparison.require()
+
+
+def _suppression(
+    entry: dict[str, Any],
+    score_threshold: float | None,
+    given: dict[str, Any],
+    nms: NMSFormat,
+    allow_custom_code: bool,
+) -> Suppression:
+    """Return the suppression of the checkpoint, with what was given instead of its own settings."""
+    spec = entry["module"].get("post_prediction_callback")
+    callback: PostPredictionCallback = build(spec, allow_custom_code=allow_custom_code) or NMSPostPredictionCallback()
+    if score_threshold is None:
+        score_threshold = entry.get("score_threshold", 0.25)
+    if not isinstance(callback, NMSPostPredictionCallback) and nms == "none":
+        callback = NMSPostPredictionCallback()
+    settings = Suppression.of(callback, score_threshold).to_dict()
+    settings |= {name: value for name, value in given.items() if value is not None}
+    NMSPostPredictionCallback(**settings)  # refuses what is no threshold or number
+    return Suppression(**settings)
+
+
+def _megabytes(path: Path) -> float:
+    weights = path.with_suffix(".bin")
+    files = [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
+    return sum(file.stat().st_size for file in files) / 1e6
