@@ -16,6 +16,7 @@ _HOME_OF = {
     "GracefulStop": "graceful_stop",
     "LRWarmup": "lr_warmup",
     "LearningGuard": "learning_guard",
+    "MonitorGuard": "monitor_guard",
     "NonFiniteGuard": "non_finite_guard",
     "OutOfMemoryHelp": "out_of_memory",
     "QuantizationAwareTraining": "quantization",
@@ -40,6 +41,7 @@ __all__ = [
     "GracefulStop",
     "LRWarmup",
     "LearningGuard",
+    "MonitorGuard",
     "NonFiniteGuard",
     "OutOfMemoryHelp",
     "QuantizationAwareTraining",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
     from detlit.callbacks.learning_guard import LearningGuard
     from detlit.callbacks.lr_warmup import LRWarmup
+    from detlit.callbacks.monitor_guard import MonitorGuard
     from detlit.callbacks.non_finite_guard import NonFiniteGuard
     from detlit.callbacks.out_of_memory import OutOfMemoryHelp
     from detlit.callbacks.quantization import QuantizationAwareTraining

@@ -9,6 +9,7 @@ from detlit.callbacks.ema import EMA
 from detlit.callbacks.exact_resume import ExactResume
 from detlit.callbacks.graceful_stop import GracefulStop
 from detlit.callbacks.learning_guard import LearningGuard
+from detlit.callbacks.monitor_guard import MonitorGuard
 from detlit.callbacks.non_finite_guard import NonFiniteGuard
 from detlit.callbacks.out_of_memory import OutOfMemoryHelp
 from detlit.callbacks.summary import RunSummary
@@ -26,7 +27,7 @@ def default_callbacks(ema: EMA | None = None, checkpoint: Checkpoint | None = No
     For scripts: ``Trainer(callbacks=[*default_callbacks(), ...], plugins=[AtomicCheckpointIO()])`` trains with the same
     guarantees as ``detlit fit``.
     """
-    return [*always_on(), ema or EMA(), *(checkpoint or Checkpoint()).callbacks()]
+    return [MonitorGuard(), *always_on(), ema or EMA(), *(checkpoint or Checkpoint()).callbacks()]
 
 
 def always_on(besides: Iterable[Callback] = ()) -> list[Callback]:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from detlit import callbacks
-from detlit.callbacks import EMA, Checkpoint, EvaluationReport
+from detlit.callbacks import EMA, Checkpoint, EvaluationReport, MonitorGuard
 from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs
@@ -155,7 +155,7 @@ class DetlitCLI(LightningCLI):
             kwargs["logger"] = default_loggers(config["default_root_dir"]) if fitting else False
         kwargs["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
         chosen = _as_list(config["callbacks"])
-        callbacks = [*chosen, *self._default_callbacks({**config, **kwargs}, chosen)]
+        callbacks = [MonitorGuard(), *chosen, *self._default_callbacks({**config, **kwargs}, chosen)]
         if config["enable_checkpointing"] is None:  # otherwise Lightning would add a checkpoint callback of its own
             kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
         kwargs["callbacks"] = callbacks
