@@ -53,6 +53,7 @@ _HOME_OF = {
     "StaticAssignerSwitch": "detlit.callbacks",
     "StepTimer": "detlit.callbacks",
     "Target": "detlit.structures",
+    "Tiles": "detlit.prediction",
     "TaskAlignedAssigner": "detlit.assigners",
     "VocDataset": "detlit.data",
     "WarmupCosine": "detlit.optim",
@@ -62,6 +63,7 @@ _HOME_OF = {
     "WarmupStep": "detlit.optim",
     "YoloDataset": "detlit.data",
     "default_callbacks": "detlit.callbacks",
+    "export_file": "detlit.export",
     "export_onnx": "detlit.export",
     "ppyoloe_l": "detlit.models",
     "ppyoloe_m": "detlit.models",
@@ -112,7 +114,7 @@ if TYPE_CHECKING:
         VocDataset,
         YoloDataset,
     )
-    from detlit.export import export_onnx
+    from detlit.export import export_file, export_onnx
     from detlit.losses import PPYoloELoss
     from detlit.metrics import CocoMeanAveragePrecision, DetectionMetrics, QualityReport
     from detlit.models import (
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
     from detlit.module import DetectionModule
     from detlit.optim import WarmupCosine, WarmupExponential, WarmupPoly, WarmupSchedule, WarmupStep
     from detlit.postprocess import MatrixNMS, NMSPostPredictionCallback
+    from detlit.prediction import Tiles
     from detlit.predictor import Predictor
     from detlit.quantization import Quantization, quantize
     from detlit.structures import Batch, Detection, Preprocessing, Target

@@ -1,6 +1,7 @@
 """Run an exported file, with ONNX Runtime or OpenVINO."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,7 +154,9 @@ class TorchSession:
             if Path(path).suffix == ".pt2":
                 self.program: Any = torch.export.load(path, extra_files=extra).module()
             else:
-                self.program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is deprecated
+                    self.program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise CheckpointError(f"{path} cannot be run: {str(error).strip().splitlines()[0]}") from error
         self.metadata = _decoded(json.loads(extra["metadata.json"] or "{}"))
@@ -202,7 +205,7 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Session:
 
 def _own(model: Any) -> list[str]:
     """Return the names of the entries that detlit wrote into an OpenVINO model."""
-    return list(model.rt_info["detlit"].value) if model.has_rt_info(["detlit"]) else []
+    return list(model.rt_info["detlit"]) if model.has_rt_info(["detlit"]) else []
 
 
 def _decoded(entries: dict[str, str]) -> dict[str, Any]:
