@@ -39,7 +39,10 @@ class RunSummary(Callback):
 
 
 def _print_metrics(title: str, trainer: Trainer) -> None:
-    """Print what was logged, validation first; values of single steps are left out."""
+    """Print what was logged, validation first; values of single steps are left out.
+
+    COCO's -1, for what no object of the data measures, is a dash.
+    """
     metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.endswith("_step")}
     if not metrics:
         return
@@ -48,7 +51,8 @@ def _print_metrics(title: str, trainer: Trainer) -> None:
     table.add_column("value", justify="right")
     names = [name for name in metrics if not name.startswith("lr-")]  # LearningRateMonitor's, at the end of a schedule
     for name in sorted(names, key=lambda name: (name.startswith("train/"), name)):
-        table.add_row(name, f"{metrics[name].item():.4f}")
+        value = metrics[name].item()
+        table.add_row(name, "-" if value == -1 else f"{value:.4f}")
     Console().print(table)
 
 

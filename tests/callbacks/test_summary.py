@@ -69,6 +69,12 @@ def test_evaluation_prints_one_table(
     assert out.count("/map") == 1
 
 
+def test_what_nothing_measures_is_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer_with_summary(tmp_path).validate(TinyModule([-1.0]))
+    assert "-1.0" not in (out := capsys.readouterr().out)
+    assert "- │" in out
+
+
 def test_default_callbacks_train_and_save(tmp_path: Path) -> None:
     callbacks = default_callbacks()
     assert any(isinstance(callback, EMA) for callback in callbacks)
