@@ -254,7 +254,7 @@ class Predictor:
                 class_names=self.class_names,
                 image=frame.image,
                 path=frame.path,
-                frame=frame.index,
+                frame=frame.position,
                 fps=frame.fps,
             )
 
@@ -269,7 +269,7 @@ def _callback(
     entry: Mapping[str, Any], score_threshold: float, nms_threshold: float | None, allow_custom_code: bool
 ) -> PostPredictionCallback:
     """Return a checkpoint's post-prediction callback with other thresholds, ones to show detections by."""
-    arguments = {"score_threshold": score_threshold}
+    arguments: dict[str, Any] = {"score_threshold": score_threshold}
     if nms_threshold is not None:
         arguments["nms_threshold"] = nms_threshold
     spec = entry.get("module", {}).get("post_prediction_callback")

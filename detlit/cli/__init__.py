@@ -19,6 +19,7 @@ LIGHT_COMMANDS = {
     "evaluate": "score the predictions of any tool, in COCO's results format",
     "predict": "detect objects in images, videos and cameras",
     "export": "make a file for ONNX Runtime, OpenVINO or TensorRT from a checkpoint",
+    "benchmark": "measure how fast a checkpoint, an exported file or an architecture is here",
     "convert": "make a checkpoint from weights of SuperGradients",
     "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",
     "models": "list the detectors with their sizes",

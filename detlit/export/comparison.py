@@ -152,7 +152,8 @@ def _letterboxed(images: Sequence[NDArray[np.uint8]], detector: Detector, size: 
 @torch.no_grad()
 def _row(reference: DecodedDetector, callback: NMSPostPredictionCallback, session: Session, images: Tensor) -> Row:
     size = (images.shape[2], images.shape[3])
-    expected = callback.suppress(*reference(images), size)
+    true_boxes, true_scores = reference(images)
+    expected = callback.suppress(true_boxes, true_scores, size)
     inputs = images.float() / 255 if session.metadata["input"] == "float32" else images
     outputs = session.outputs(inputs.numpy())
     if session.metadata["nms"] == "none":

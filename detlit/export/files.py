@@ -142,7 +142,8 @@ def _write_torch(
     extra: dict[str, Any] = {"metadata.json": json.dumps(metadata)}
     with silence(), torch.no_grad():
         if format == "torchscript":
-            torch.jit.save(torch.jit.trace(model, (images,)), str(path), _extra_files=extra)
+            traced: Any = torch.jit.trace(model, (images,))  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, str(path), _extra_files=extra)
         else:
             free: Any = torch.export.Dim.DYNAMIC
             axes = {0: free} if "batch" in dynamic else {}

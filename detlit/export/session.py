@@ -156,7 +156,9 @@ class TorchSession:
             else:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is deprecated
-                    self.program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+                    self.program = torch.jit.load(  # type: ignore[no-untyped-call]
+                        str(path), map_location="cpu", _extra_files=extra
+                    )
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise CheckpointError(f"{path} cannot be run: {str(error).strip().splitlines()[0]}") from error
         self.metadata = _decoded(json.loads(extra["metadata.json"] or "{}"))

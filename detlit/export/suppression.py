@@ -178,7 +178,9 @@ def _(boxes: Tensor, scores: Tensor, max_per_class: int, iou_threshold: float, s
 
 def translation_table() -> dict[Any, Any]:
     """Return how the exporter writes the suppression: as ONNX's own operator."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def to_onnx(boxes: Any, scores: Any, max_per_class: int, iou_threshold: float, score_threshold: float) -> Any:
         return op.NonMaxSuppression(

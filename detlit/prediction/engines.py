@@ -61,9 +61,9 @@ class ClassThresholds:
 
     def filter_detection(self, detection: Detection) -> Detection:
         """Return the detections above the thresholds of their classes."""
-        keep = detection["scores"] > self.values[detection["labels"].cpu()].to(detection["scores"].device)
-        boxes, scores, labels = (detection[name][keep] for name in ("boxes", "scores", "labels"))  # type: ignore[literal-required]
-        return Detection(boxes=boxes, scores=scores, labels=labels)
+        scores, labels = detection["scores"], detection["labels"]
+        keep = scores > self.values.to(scores.device)[labels]
+        return Detection(boxes=detection["boxes"][keep], scores=scores[keep], labels=labels[keep])
 
 
 class Engine(Protocol):
@@ -112,7 +112,7 @@ class TorchEngine:
             )
         if hasattr(detector, "fuse"):
             detector = detector.eval().fuse(full=True)
-        self.detector = detector.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector = detector.to(device).to(memory_format=torch.channels_last)
         self.callback = callback
         self.thresholds = thresholds
         self.device = device
@@ -185,8 +185,7 @@ def _refuse_to_find_more(arguments: Mapping[str, Any], score_threshold: float, n
 
 
 def _on_host(detection: Detection) -> Detection:
-    boxes, scores, labels = (detection[name].cpu() for name in ("boxes", "scores", "labels"))  # type: ignore[literal-required]
-    return Detection(boxes=boxes, scores=scores, labels=labels)
+    return Detection(boxes=detection["boxes"].cpu(), scores=detection["scores"].cpu(), labels=detection["labels"].cpu())
 
 
 def usable_device(name: str | None) -> torch.device:

@@ -41,13 +41,13 @@ class Frame(NamedTuple):
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB.
         path: its file, or the last part of its URL.
-        index: position in its video, from 0; ``None`` for an image.
+        position: in its video, from 0; ``None`` for an image.
         fps: frames per second of its video, where known.
     """
 
     image: NDArray[np.uint8]
     path: Path | None = None
-    index: int | None = None
+    position: int | None = None
     fps: float | None = None
 
 
@@ -173,8 +173,8 @@ def _read_named(item: str | Path, max_download: int) -> Iterator[Frame]:
 
 def _video_frames(source: str | int, path: Path | None) -> Iterator[Frame]:
     fps, images = read_video(source)
-    for index, image in enumerate(images):
-        yield Frame(image, path, index, fps)
+    for position, image in enumerate(images):
+        yield Frame(image, path, position, fps)
 
 
 def _download(url: str, limit: int) -> NDArray[np.uint8]:

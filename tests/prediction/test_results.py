@@ -112,7 +112,7 @@ def test_show_opens_the_viewer_or_the_notebook(monkeypatch: pytest.MonkeyPatch) 
     shown.unlink()
     displayed: list[Result] = []
     notebook = types.SimpleNamespace(get_ipython=lambda: 1, display=types.SimpleNamespace(display=displayed.append))
-    monkeypatch.setitem(sys.modules, "IPython", notebook)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
     result().show()
     assert len(opened) == len(displayed) == 1
     assert displayed[0]._repr_png_().startswith(b"\x89PNG")
@@ -137,17 +137,17 @@ def test_files_of_all_formats(tmp_path: Path) -> None:
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
-    assert rows[0] == dict(
-        path="a/7.png",
-        frame="",
-        left="10.0",
-        top="20.0",
-        right="30.5",
-        bottom="60.0",
-        score="0.9",
-        label="1",
-        name="dog",
-    )
+    assert rows[0] == {
+        "path": "a/7.png",
+        "frame": "",
+        "left": "10.0",
+        "top": "20.0",
+        "right": "30.5",
+        "bottom": "60.0",
+        "score": "0.9",
+        "label": "1",
+        "name": "dog",
+    }
 
 
 def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_broken_images_are_named_and_skipped_or_raised(folder: Path) -> None:
 def test_videos_give_their_frames(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"film{suffix}", 12, fps=20)
     frames = list(read_frames([path, str(path)]))
-    assert [frame.index for frame in frames] == [*range(12)] * 2
+    assert [frame.position for frame in frames] == [*range(12)] * 2
     assert {frame.fps for frame in frames} == {20.0}
     assert {frame.path for frame in frames} == {path}
     assert [round(float(frame.image.mean())) for frame in frames[:12]] == pytest.approx(
@@ -231,7 +231,7 @@ def test_cameras_are_numbers(source: int | str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cv2, "VideoCapture", open_camera)
     frames = list(read_frames(source))
     assert opened == [7]
-    assert [(frame.path, frame.index) for frame in frames] == [(None, 0), (None, 1), (None, 2)]
+    assert [(frame.path, frame.position) for frame in frames] == [(None, 0), (None, 1), (None, 2)]
 
 
 def test_a_camera_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

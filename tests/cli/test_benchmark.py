@@ -1,0 +1,58 @@
+"""``detlit benchmark``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detlit.cli import main
+from tests.shapes_detector import CHECKPOINT
+
+
+def test_a_row_for_every_size_and_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "times.json"
+    arguments = [
+        "--ckpt_path",
+        str(CHECKPOINT),
+        "--batch",
+        "1,2",
+        "--size",
+        "64,128",
+        "--rounds",
+        "3",
+        "--device",
+        "cpu",
+    ]
+    assert main(["benchmark", *arguments, "--output", str(output)]) == 0
+    rows = json.loads(output.read_text())
+    assert [(row["size"], row["batch"]) for row in rows] == [([s, s], b) for s in (64, 128) for b in (1, 2)]
+    for row in rows:
+        stages = row["preprocess"] + row["forward"] + row["postprocess"]
+        assert 0 < stages < 2 * row["median"]
+        assert row["median"] <= row["p90"]
+        assert row["images_per_second"] == pytest.approx(1000 * row["batch"] / row["median"], rel=0.01)
+    assert capsys.readouterr().out.count("\ntorch") == 4
+
+
+@pytest.mark.slow
+def test_files_are_made_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    arguments = ["--ckpt_path", str(CHECKPOINT), "--formats", "onnx,torch_export", "--rounds", "1", "--threads", "1"]
+    assert main(["benchmark", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "\nonnx " in out
+    assert "\ntorch_export " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --ckpt_path or --model"),
+        (["--model", "resnet"], "there is no model resnet: choose among ppyoloe_l"),
+        (["--model", "yolo_nas_n", "--batch", "none"], "--batch none is no list of positive numbers"),
+        (["--model", "yolo_nas_n", "--rounds", "0"], "rounds=0 measures nothing"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *arguments]) == 2
+    assert message in capsys.readouterr().err
