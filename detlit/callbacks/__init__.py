@@ -12,6 +12,7 @@ _HOME_OF = {
     "EMA": "ema",
     "EvaluationReport": "evaluation_report",
     "ExactResume": "exact_resume",
+    "ExportCheck": "export_check",
     "FreezeBackbone": "stages",
     "GracefulStop": "graceful_stop",
     "LRWarmup": "lr_warmup",
@@ -37,6 +38,7 @@ __all__ = [
     "DetectionEarlyStopping",
     "EvaluationReport",
     "ExactResume",
+    "ExportCheck",
     "FreezeBackbone",
     "GracefulStop",
     "LRWarmup",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from detlit.callbacks.ema import EMA
     from detlit.callbacks.evaluation_report import EvaluationReport
     from detlit.callbacks.exact_resume import ExactResume
+    from detlit.callbacks.export_check import ExportCheck
     from detlit.callbacks.graceful_stop import GracefulStop, TrainingStopped
     from detlit.callbacks.learning_guard import LearningGuard
     from detlit.callbacks.lr_warmup import LRWarmup
