@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--every_n_steps", type=int)
+    parser.add_argument("--precise_batch_norm", type=int)
     parser.add_argument("--ckpt_path")
     parser.add_argument("--signal", choices=[number.name for number in signal.Signals])
     parser.add_argument("--step", type=int, default=1_000_000)
@@ -102,6 +103,8 @@ def main() -> None:
         if isinstance(callback, GracefulStop):
             callback.agree_every_n_steps = 2
     callbacks.append(Note(options.folder))
+    if options.precise_batch_norm:
+        callbacks.append(detlit.PreciseBatchNorm(options.precise_batch_norm))
     if options.signal:
         callbacks.append(Die(signal.Signals[options.signal], options.step, options.hook))
     trainer = Trainer(

@@ -13,6 +13,7 @@ KINDS = {
     "two ranks": ("--devices", "2"),
     "bf16": ("--precision", "bf16-mixed"),
     "two workers": ("--workers", "2"),
+    "precise batch norm": ("--precise_batch_norm", "6"),
 }
 """Of 18 batches in 3 epochs."""
 

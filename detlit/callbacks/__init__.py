@@ -9,6 +9,7 @@ _HOME_OF = {
     "CloseMosaic": "close_mosaic",
     "DenseEvaluation": "dense_evaluation",
     "DetectionEarlyStopping": "early_stopping",
+    "DetectionVisualization": "visualization",
     "EMA": "ema",
     "EvaluationReport": "evaluation_report",
     "ExactResume": "exact_resume",
@@ -20,8 +21,11 @@ _HOME_OF = {
     "MonitorGuard": "monitor_guard",
     "NonFiniteGuard": "non_finite_guard",
     "OutOfMemoryHelp": "out_of_memory",
+    "PlotMetrics": "plot_metrics",
+    "PreciseBatchNorm": "precise_batch_norm",
     "QuantizationAwareTraining": "quantization",
     "RunSummary": "summary",
+    "RunTable": "run_table",
     "StageSwitch": "stages",
     "StaticAssignerSwitch": "stages",
     "StepTimer": "step_timer",
@@ -36,6 +40,7 @@ __all__ = [
     "CloseMosaic",
     "DenseEvaluation",
     "DetectionEarlyStopping",
+    "DetectionVisualization",
     "EvaluationReport",
     "ExactResume",
     "ExportCheck",
@@ -46,8 +51,11 @@ __all__ = [
     "MonitorGuard",
     "NonFiniteGuard",
     "OutOfMemoryHelp",
+    "PlotMetrics",
+    "PreciseBatchNorm",
     "QuantizationAwareTraining",
     "RunSummary",
+    "RunTable",
     "StageSwitch",
     "StaticAssignerSwitch",
     "StepTimer",
@@ -72,10 +80,14 @@ if TYPE_CHECKING:
     from detlit.callbacks.monitor_guard import MonitorGuard
     from detlit.callbacks.non_finite_guard import NonFiniteGuard
     from detlit.callbacks.out_of_memory import OutOfMemoryHelp
+    from detlit.callbacks.plot_metrics import PlotMetrics
+    from detlit.callbacks.precise_batch_norm import PreciseBatchNorm
     from detlit.callbacks.quantization import QuantizationAwareTraining
+    from detlit.callbacks.run_table import RunTable
     from detlit.callbacks.stages import FreezeBackbone, StageSwitch, StaticAssignerSwitch
     from detlit.callbacks.step_timer import StepTimer
     from detlit.callbacks.summary import RunSummary
+    from detlit.callbacks.visualization import DetectionVisualization
 
 
 def __getattr__(name: str) -> Any:

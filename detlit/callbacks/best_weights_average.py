@@ -137,6 +137,8 @@ class BestWeightsAverage(Callback):
         pl_module.load_state_dict(mean, strict=pl_module.strict_loading)
         try:
             validate_again(trainer, pl_module, "average")
+            validated = pl_module.state_dict()  # PreciseBatchNorm may have written to it
+            mean = {name: validated[name].cpu().clone() if name in validated else mean[name] for name in mean}
         finally:
             pl_module.load_state_dict(own, strict=pl_module.strict_loading)
         self.average_score = self._score(trainer, renamed(self.monitor, "average"))

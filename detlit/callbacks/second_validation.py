@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from detlit.callbacks.precise_batch_norm import PreciseBatchNorm
+
 __all__ = ["renamed", "validate_again"]
 
 
@@ -20,8 +22,9 @@ def renamed(name: str, suffix: str) -> str:
 def validate_again(trainer: Trainer, pl_module: LightningModule, suffix: str) -> None:
     """Run the validation loop of ``fit`` with the module as it is.
 
-    Other callbacks do not hear of it, so that no checkpoint is written and nothing is counted twice; training goes on
-    with the random numbers it would have had. What the module logs with ``log`` gets other names, see :func:`renamed`.
+    No callback but :class:`~detlit.callbacks.PreciseBatchNorm` hears of it, so that no checkpoint is written and
+    nothing is counted twice; training goes on with the random numbers it would have had. What the module logs with
+    ``log`` gets other names, see :func:`renamed`.
 
     Args:
         trainer: is fitting, and not validating just now.
@@ -31,7 +34,8 @@ def validate_again(trainer: Trainer, pl_module: LightningModule, suffix: str) ->
     loop = trainer.fit_loop.epoch_loop.val_loop
     progress = copy.deepcopy(loop.batch_progress.state_dict())
     stage, callbacks = trainer.state.stage, trainer.callbacks  # type: ignore[attr-defined]
-    trainer.validating, trainer.callbacks = True, []  # type: ignore[attr-defined]
+    listening = [callback for callback in callbacks if isinstance(callback, PreciseBatchNorm)]
+    trainer.validating, trainer.callbacks = True, listening  # type: ignore[attr-defined]
     try:
         with _renamed_logs(pl_module, suffix), isolate_rng():
             type(loop).run(loop)  # whatever a callback put in the place of the loop's own

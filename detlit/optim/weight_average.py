@@ -16,6 +16,7 @@ class WeightAverage:
     The averages are kept in float32 at least: a bfloat16 average would not notice steps of a slow decay. Integer
     buffers, such as counters, have no meaningful average; the module's own stand. The module may be changed while this
     lives: layers that are replaced or added (as quantization does) are noticed and start from their present values.
+    What is written to its buffers while it holds the averages, such as batch norm statistics, replaces the averages.
 
     Args:
         module: the module to follow.
@@ -53,12 +54,14 @@ class WeightAverage:
     def swap_out(self) -> None:
         """Give the module its own values back, if the averages are in."""
         if self._raw is not None:
+            self._take_over_buffers()
             self._write(self._raw)
             self._raw = None
 
     @torch.no_grad()
     def copy_to_module(self) -> None:
         """Give the module the averages for good."""
+        self._take_over_buffers()
         self._follow()
         self._write(self._averages)
         self._raw = None
@@ -67,6 +70,7 @@ class WeightAverage:
         """Return a ``state_dict`` of the module with the averages in place of the values, in the values' dtypes."""
         if self._raw is None:
             self._follow()
+        self._take_over_buffers()
         return {
             name: self._averages[name].to(value.dtype) if name in self._averages else value
             for name, value in state.items()
@@ -91,6 +95,16 @@ class WeightAverage:
             sizes = [average.numel() for average in averages]
             for average, values in zip(averages, torch.split(flat, sizes), strict=True):
                 average.copy_(values.view_as(average))
+
+    @torch.no_grad()
+    def _take_over_buffers(self) -> None:
+        """While the averages are in, make what was written to buffers their averages."""
+        if self._raw is None:
+            return
+        for name, _ in self._module.named_buffers(remove_duplicate=False):
+            value, average = self._live.get(name), self._averages.get(name)
+            if value is not None and average is not None and not torch.equal(value, average.to(value.dtype)):
+                average.copy_(value)
 
     def _write(self, values: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_(list(self._live.values()), [values[name] for name in self._live])

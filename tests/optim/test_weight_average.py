@@ -181,3 +181,36 @@ def test_averages_have_the_memory_format_of_the_weights() -> None:
     layer.to(memory_format=torch.channels_last)
     average = WeightAverage(layer, stored)
     assert average.averaged(layer.state_dict())["weight"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_that_are_recomputed_with_the_averages_become_averages(dtype: torch.dtype) -> None:
+    layer = nn.BatchNorm1d(1).to(dtype)
+    average = WeightAverage(layer)
+    nn.init.constant_(layer.running_mean, 4.0)
+    average.update(0.7)
+    average.swap_in()
+    mean, variance = average.averaged(layer.state_dict())["running_mean"], layer.running_var.clone()
+    assert layer.running_mean.item() == mean.item() == torch.tensor(1.2, dtype=dtype).item()
+    nn.init.constant_(layer.running_mean, 3.0)
+    nn.init.constant_(layer.weight, 9.0)
+    assert average.averaged(layer.state_dict())["running_mean"].item() == 3.0
+    nn.init.constant_(layer.running_mean, 2.0)
+    average.swap_out()
+    assert layer.running_mean.item() == 4.0
+    assert average.averaged(layer.state_dict())["running_mean"].item() == 2.0
+    assert average.averaged(layer.state_dict())["weight"].item() == 1.0  # parameters are averaged alone
+    assert layer.running_var == variance
+    average.update(0.5)
+    average.swap_in()
+    assert layer.running_mean.item() == 3.0
+
+
+def test_averages_of_buffers_that_nobody_wrote_to_are_not_rounded() -> None:
+    layer = nn.BatchNorm1d(1).to(torch.bfloat16)
+    average = WeightAverage(layer)
+    nn.init.constant_(layer.running_mean, 4.0)
+    average.update(0.7)
+    average.swap_in()
+    average.swap_out()
+    assert average.higher_precision()["running_mean"].item() == pytest.approx(1.2, rel=1e-6)
