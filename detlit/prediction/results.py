@@ -124,7 +124,7 @@ class Result:
         try:
             import supervision
         except ImportError as error:
-            raise MissingExtraError("to_supervision needs supervision: pip install supervision.") from error
+            raise MissingExtraError("to_supervision needs supervision: pip install 'detlit[supervision]'.") from error
         return supervision.Detections(
             xyxy=self.boxes,
             confidence=self.scores,

@@ -89,7 +89,7 @@ def test_supervision() -> None:
 
 def test_supervision_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(MissingExtraError, match="pip install supervision"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'detlit\[supervision\]'"):
         result().to_supervision()
 
 

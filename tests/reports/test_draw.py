@@ -1,6 +1,8 @@
 """Boxes on pictures."""
 
+import cv2
 import numpy as np
+import pytest
 
 from detlit.reports.draw import class_color, draw_boxes
 
@@ -25,6 +27,21 @@ def test_nothing_to_draw() -> None:
     assert (draw_boxes(image, np.zeros((0, 4)), [], [], []) == image).all()
 
 
-def test_neighbouring_classes_differ() -> None:
-    colors = np.array([class_color(label) for label in range(12)])
-    assert np.abs(colors[1:] - colors[:-1]).sum(axis=1).min() > 100
+def test_eighty_classes_have_colours_that_the_eye_tells_apart() -> None:
+    """In CIELAB, where a distance of 2 can just be seen and 10 at a glance."""
+    colors = np.array([class_color(label) for label in range(80)], dtype=np.float32)
+    lab = cv2.cvtColor(colors[None] / 255, cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1)[~np.eye(80, dtype=bool)]
+    assert distances.min() > 15
+    first = np.linalg.norm(lab[:12, None] - lab[:12], axis=-1)[~np.eye(12, dtype=bool)]
+    assert first.min() > 45
+    assert class_color(96) == class_color(0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(3840, 2160), (320, 240)])
+def test_captions_are_legible_at_every_size(width: int, height: int) -> None:
+    """A strip is at least 12 pixels high, and at most a fifteenth of the image."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    drawn = draw_boxes(image, np.array([[width / 4, height / 2, width / 2, height * 0.9]]), [0], ["person"], [0.5])
+    strip = (drawn == class_color(0)).all(axis=2)[: height // 2, width // 4 : width // 2].any(axis=1).sum()
+    assert max(12, 0.015 * height) < strip <= height / 15
