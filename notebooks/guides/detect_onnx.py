@@ -27,7 +27,8 @@ def detect(session, image):
     how, names = json.loads(metadata["preprocessing"]), json.loads(metadata["class_names"])
     (height, width), (fit_height, fit_width) = how["size"], how["content_size"] or how["size"]
     scale = np.array([fit_height, fit_width]) / image.shape[:2]
-    sides = [round(side) for side in (image.shape[:2] * (scale.min() if how["keep_ratio"] else scale)).tolist()]
+    scale = scale.min() if how["keep_ratio"] else scale
+    sides = [round(side) for side in np.multiply(image.shape[:2], scale).tolist()]
     top, left = ((height - sides[0]) // 2, (width - sides[1]) // 2) if how["anchor"] == "center" else (0, 0)
     canvas = np.full((height, width, 3), how["pad_value"], dtype=np.uint8)
     canvas[top : top + sides[0], left : left + sides[1]] = resize(image, *sides)

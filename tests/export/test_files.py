@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ def test_the_script_of_the_guide_needs_no_detlit(batch_file: Path) -> None:
         (expected,) = Predictor(batch_file)(shown)
         assert [name for name, _, _ in found] == expected.names
         np.testing.assert_allclose([box for _, _, box in found], expected.boxes, atol=1.0)
+
+
+def test_the_handler_of_the_serving_guide(batch_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (GUIDES / "serving.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "models" / "detector" / "1").mkdir(parents=True)
+    shutil.copy(batch_file, tmp_path / "models" / "detector" / "1" / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    encoded = cv2.imencode(".png", shapes_images(3)[2][..., ::-1])[1].tobytes()
+    assert len(json.loads(names["handle"](encoded))["detections"]) == 3
 
 
 def test_the_file_says_how_it_is_used(batch_file: Path) -> None:
