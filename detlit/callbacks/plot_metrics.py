@@ -157,7 +157,7 @@ class PlotMetrics(Callback):
         of = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         title = f"{self._folder.name}: epoch {len(self._epoch_ends)}{of}, step {trainer.global_step}"
         if best is not None:
-            title += f" · best {best.name} {best.value:.3f} at step {best.step:.0f}"
+            title += f" · best {best.name} {best.value:.3g} at step {best.step:.0f}"
         for form in self.formats:
             draw_curves(self._panels(), self._folder / f"curves.{form}", title, best, self._epoch_ends)
         self._drawn_at = time.monotonic()

@@ -130,9 +130,10 @@ def shown_of(
     if threshold is not None and detection is not None:
         found = _host(detection)
         order = np.argsort(-found["scores"], kind="stable")
-        order = order[found["scores"][order] > threshold][:max_boxes]
+        above = order[found["scores"][order] > threshold]
+        order = above[:max_boxes]
         boxes, scores = found["boxes"].reshape(-1, 4)[order] - offset, found["scores"][order].tolist()
-        halves.append(Boxes(boxes, found["labels"][order].tolist(), scores))
+        halves.append(Boxes(boxes, found["labels"][order].tolist(), scores, total=len(above)))
     path = target.get("path", "")
     name = Path(path).name if path else f"image {target['image_id']}" if "image_id" in target else ""
     return Shown(pixels, name, halves)

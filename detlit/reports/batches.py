@@ -29,12 +29,14 @@ class Boxes:
         labels: class of each.
         scores: of detections.
         iscrowd: objects that stand for several; ``None`` for none.
+        total: boxes that there are, if not all of them are drawn.
     """
 
     xyxy: NDArray[np.float32]
     labels: list[int]
     scores: list[float] | None = None
     iscrowd: list[bool] | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def _cell(one: Shown, class_names: Sequence[str], heads: Sequence[str], side: in
     image = cv2.resize(one.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     halves = []
     for number, boxes in enumerate(one.halves or [Boxes(np.zeros((0, 4), np.float32), [])]):
-        count = f"{len(boxes.labels)} {heads[number]}" if number < len(heads) else ""
+        drawn = len(boxes.labels)
+        count = f"{drawn}" if boxes.total in (None, drawn) else f"the best {drawn} of {boxes.total}"
+        count = f"{count} {heads[number]}" if number < len(heads) else ""
         strip = np.full((22, size[0], 3), _PAPER, dtype=np.uint8)
         used = _write(strip, count, size[0], 16, _GREY, 0.42, right=True)
         if number == 0:
@@ -129,12 +133,12 @@ def _cell(one: Shown, class_names: Sequence[str], heads: Sequence[str], side: in
 def _drawn(image: Image, boxes: Boxes, class_names: Sequence[str], scale: float) -> Image:
     """Return an image with boxes: with captions if they are few, with outlines alone otherwise; the first on top."""
     corners = boxes.xyxy * scale
+    canvas: Image = image.copy()
+    for (left, top, right, bottom), label in reversed(
+        list(zip(np.rint(corners).astype(int).tolist(), boxes.labels, strict=True))
+    ):
+        cv2.rectangle(canvas, (left, top), (right, bottom), class_color(label), 2)
     if len(boxes.labels) > _FEW:
-        canvas: Image = image.copy()
-        for (left, top, right, bottom), label in reversed(
-            list(zip(np.rint(corners).astype(int).tolist(), boxes.labels, strict=True))
-        ):
-            cv2.rectangle(canvas, (left, top), (right, bottom), class_color(label), 2)
         return canvas
     names = [_name(label, class_names) for label in range(max(boxes.labels, default=-1) + 1)]
     crowds = boxes.iscrowd or [False] * len(boxes.labels)
@@ -142,8 +146,8 @@ def _drawn(image: Image, boxes: Boxes, class_names: Sequence[str], scale: float)
         rows = [row for row, crowd in enumerate(crowds) if crowd == chosen]
         scores = None if boxes.scores is None else [boxes.scores[row] for row in rows]
         captions = [name + suffix for name in names]
-        image = draw_boxes(image, corners[rows], [boxes.labels[row] for row in rows], captions, scores)
-    return image
+        canvas = draw_boxes(canvas, corners[rows], [boxes.labels[row] for row in rows], captions, scores)
+    return canvas
 
 
 # ------------------------------------------------------------------------------------------------------ words

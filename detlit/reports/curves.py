@@ -47,7 +47,7 @@ def draw_curves(
     figure = Figure(figsize=(5.2 * len(panels), 4.4), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=12)
     for number, (name, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), number + 1)
+        axes = figure.add_subplot(1, len(panels), number + 1, sharex=figure.axes[0] if figure.axes else None)
         _draw_panel(axes, name, {key: curve for key, curve in curves.items() if len(curve)}, best)
         if len(epoch_ends) <= 30:
             for step in epoch_ends:
@@ -86,7 +86,7 @@ def _mark(axes: Any, best: Best) -> None:
     axes.plot([best.step], [best.value], marker="*", markersize=13, color="#d9534f", markeredgecolor="white", zorder=5)
     left = best.step > np.mean(axes.get_xlim())
     axes.annotate(
-        f"best {best.value:.3f}\nstep {best.step:.0f}",
+        f"best {best.value:.3g}\nstep {best.step:.0f}",
         (best.step, best.value),
         xytext=(-9 if left else 9, -6),
         textcoords="offset points",
