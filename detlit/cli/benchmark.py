@@ -82,7 +82,7 @@ def benchmark(
     where = usable_device(device)
     with tempfile.TemporaryDirectory() as folder:
         for name, subject, preprocessing in _subjects(
-            ckpt_path, model, formats, where, threads, folder, allow_custom_code
+            ckpt_path, model, formats, where, threads, folder, batches, sides, allow_custom_code
         ):
             on = where if isinstance(subject, DecodedDetector) else torch.device("cpu")
             for side in sides:
@@ -115,11 +115,14 @@ def _subjects(
     device: torch.device,
     threads: int | None,
     folder: str,
+    batches: list[int],
+    sides: list[int | None],
     allow_custom_code: bool,
 ) -> Iterator[tuple[str, DecodedDetector | Session, Preprocessing]]:
     """Yield what is measured, one after another."""
     if ckpt_path is not None and Path(ckpt_path).suffix in SUFFIXES.values():
         session = open_exported(ckpt_path, threads=threads)
+        _refuse_other_shapes(ckpt_path, session, batches, sides)
         yield Path(ckpt_path).suffix[1:], session, Preprocessing.from_dict(session.metadata["preprocessing"])
         return
     detector = _detector(ckpt_path, model, allow_custom_code)
@@ -130,6 +133,15 @@ def _subjects(
             continue
         path = export_file(detector, Path(folder) / "model", format=name)  # type: ignore[arg-type]
         yield name, open_exported(path, threads=threads), detector.preprocessing
+
+
+def _refuse_other_shapes(path: str, session: Session, batches: list[int], sides: list[int | None]) -> None:
+    dynamic = session.metadata["dynamic"]
+    if ("batch" not in dynamic and batches != [1]) or ("size" not in dynamic and sides != [None]):
+        raise ConfigurationError(
+            f"{path} does not take any batch and size: leave --batch or --size out, or export it "
+            "with --dynamic batch,size."
+        )
 
 
 def _detector(ckpt_path: str | None, model: str | None, allow_custom_code: bool) -> Detector:

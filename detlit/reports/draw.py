@@ -36,7 +36,8 @@ def _palette() -> Image:
     while len(chosen) < _COLORS:
         distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
         chosen.append(int(distance.argmax()))
-    return colors[chosen]
+    palette: Image = colors[chosen]
+    return palette
 
 
 def draw_boxes(

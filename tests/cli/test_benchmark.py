@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from detlit.cli import main
-from tests.shapes_detector import CHECKPOINT
+from detlit.export import export_file
+from tests.shapes_detector import CHECKPOINT, shapes_detector
 
 
 def test_a_row_for_every_size_and_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +43,14 @@ def test_files_are_made_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "\nonnx " in out
     assert "\ntorch_export " in out
+
+
+def test_a_file_of_one_shape_is_not_asked_for_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = export_file(shapes_detector(), tmp_path / "model.pt2", format="torch_export", dynamic=())
+    assert main(["benchmark", "--ckpt_path", str(path), "--rounds", "1"]) == 0
+    for option in ("--batch", "--size"):
+        assert main(["benchmark", "--ckpt_path", str(path), option, "64"]) == 2
+        assert "leave --batch or --size out, or export it with --dynamic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
