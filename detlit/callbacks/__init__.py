@@ -17,6 +17,7 @@ _HOME_OF = {
     "FreezeBackbone": "stages",
     "GracefulStop": "graceful_stop",
     "LRWarmup": "lr_warmup",
+    "LargestBatchSize": "batch_size",
     "LearningGuard": "learning_guard",
     "MonitorGuard": "monitor_guard",
     "NonFiniteGuard": "non_finite_guard",
@@ -47,6 +48,7 @@ __all__ = [
     "FreezeBackbone",
     "GracefulStop",
     "LRWarmup",
+    "LargestBatchSize",
     "LearningGuard",
     "MonitorGuard",
     "NonFiniteGuard",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from detlit.callbacks.batch_size import LargestBatchSize
     from detlit.callbacks.best_weights_average import BestWeightsAverage
     from detlit.callbacks.checkpoints import Checkpoint
     from detlit.callbacks.close_mosaic import CloseMosaic

@@ -27,6 +27,9 @@ class ExactResume(Callback):
 
     A checkpoint saved within a validation holds the generators from before it, because the validation is repeated. It
     works on any LightningModule; a loader without a state, such as a plain DataLoader, resumes exactly between epochs.
+
+    One thing resumes inexactly: ``ReduceLROnPlateau`` never hears of the score of the epoch whose checkpoint is
+    resumed, as Lightning tells it after writing that. Schedules that follow from the step alone have no such gap.
     """
 
     def __init__(self) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from detlit import EMA, BestWeightsAverage, LRWarmup
+from detlit import EMA, BestWeightsAverage, LargestBatchSize, LRWarmup, PreciseBatchNorm, StepTimer
 from detlit.callbacks import Checkpoint
 from tests.callbacks.tiny import assert_same, quiet_trainer
+from tests.test_plug_in import Classifier
 
 
 class ImageClassifier(LightningModule):
@@ -84,3 +85,36 @@ def test_a_classifier_trains_with_all_of_them_and_resumes_exactly_within_the_war
     _, resumed = train(tmp_path / "rest", 4, tmp_path / "half" / "last.ckpt")
     for name in ("state_dict", "current_model_state"):
         assert_same(resumed[name], straight[name])
+
+
+class Adaptable(Classifier):
+    """A classifier of torchvision on a device on which three images fit."""
+
+    batch_size = 1
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(super().train_dataloader().dataset, batch_size=self.batch_size, shuffle=True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if len(batch[0]) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return super().training_step(batch, batch_idx)
+
+
+class LargestImages(LargestBatchSize):
+    """Makes batches of images and labels."""
+
+    def batch(self, batch_size: int, *_: Any) -> tuple[Tensor, Tensor]:
+        return torch.ones(batch_size, 3, 32, 32), torch.zeros(batch_size, dtype=torch.int64)
+
+
+def test_a_classifier_of_torchvision_finds_its_batch_size_measures_statistics_and_time(tmp_path: Path) -> None:
+    module = Adaptable()
+    callbacks = [LargestImages(margin=0.0, most=8), PreciseBatchNorm(6), StepTimer(every_n_steps=2)]
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, limit_train_batches=4)
+    trainer.fit(module)
+    assert module.batch_size == 3
+    assert trainer.global_step == 4
+    layer = next(part for part in module.modules() if isinstance(part, nn.BatchNorm2d))
+    assert layer.num_batches_tracked == 4
+    assert {"time/transfer", "time/forward", "time/step", "time/images_per_second"} <= set(trainer.callback_metrics)
