@@ -72,8 +72,10 @@ class Engine(Protocol):
     Attributes:
         any_size: it takes images of any size that fits its strides.
         any_batch: it takes any number of images at once, otherwise one.
+        thresholds: the least score of each class.
     """
 
+    thresholds: ClassThresholds
     any_size: bool
     any_batch: bool
 

@@ -83,8 +83,8 @@ def test_boxes_are_those_of_the_network_on_the_stored_preprocessing(converted: P
 
 
 def test_the_score_threshold_is_that_of_the_source(converted: Path) -> None:
-    assert Predictor(converted, device="cpu").post_prediction_callback.score_threshold == 0.5
-    assert Predictor(converted, score_threshold=0.1, device="cpu").post_prediction_callback.score_threshold == 0.1
+    assert Predictor(converted, device="cpu").engine.thresholds.least == 0.5
+    assert Predictor(converted, score_threshold=0.1, device="cpu").engine.thresholds.least == 0.1
 
 
 def test_the_score_threshold_outlives_another_save(converted: Path) -> None:
