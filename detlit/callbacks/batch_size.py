@@ -193,7 +193,7 @@ class _Step:
         batch = module._apply_batch_transfer_handler(batch, device=trainer.strategy.root_device)
         with torch.enable_grad(), unnoticed(module), trainer.precision_plugin.train_step_context():
             output = module.training_step(batch, number)
-            loss = output["loss"] if isinstance(output, dict) else output
+            loss: Any = output["loss"] if isinstance(output, dict) else output
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

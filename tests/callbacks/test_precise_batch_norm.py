@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from detlit.callbacks import EMA, BestWeightsAverage, Checkpoint, ExactResume, PreciseBatchNorm
-from detlit.callbacks.precise_batch_norm import Moments
+from detlit.callbacks.precise_batch_norm import Moments, _copy_of
+from detlit.data import DetectionDataModule, ShapesDataset
 from detlit.errors import ConfigurationError
 from tests.callbacks.tiny import TinyModule, assert_same, quiet_trainer, weights
 from tests.resume import differences
@@ -246,13 +247,36 @@ def test_layers_that_train_in_evaluation_mode_keep_their_statistics(tmp_path: Pa
     assert not run["module"].network[1].training
 
 
-def test_a_compiled_network_is_measured_too(tmp_path: Path) -> None:
-    plain = fit(tmp_path / "plain", PreciseBatchNorm(16), module=NoDropout())
-    module = NoDropout()
-    module.network.compile(backend="eager")
-    compiled = fit(tmp_path / "compiled", PreciseBatchNorm(16), module=module)
-    torch.testing.assert_close(compiled["checkpoint"]["state_dict"], plain["checkpoint"]["state_dict"])
-    assert module.network._compiled_call_impl is not None
+def test_a_compiled_network_is_measured_without_compiling_anew(tmp_path: Path) -> None:
+    def run(folder: str, *callbacks: Callback) -> tuple[dict[str, Any], int]:
+        graphs: list[Any] = []
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+            graphs.append(graph)
+            return graph.forward
+
+        module = NoDropout()
+        module.network.compile(backend=backend)
+        state = fit(tmp_path / folder, *callbacks, module=module)["checkpoint"]["state_dict"]
+        assert module.network._compiled_call_impl is not None
+        torch._dynamo.reset()
+        return state, len(graphs)
+
+    _, without = run("without")
+    state, graphs = run("with", PreciseBatchNorm(16))
+    assert graphs == without > 0
+    eager = fit(tmp_path / "eager", PreciseBatchNorm(16), module=NoDropout())["checkpoint"]["state_dict"]
+    torch.testing.assert_close(state, eager)
+
+
+def test_a_resumed_epoch_is_measured_on_the_samples_of_the_whole_one() -> None:
+    shapes = ShapesDataset(num_images=8, image_size=64)
+    data = DetectionDataModule(train=shapes, image_size=32, batch_size=2, num_workers=0)
+    whole = [batch.dataset_indices for batch in data.train_dataloader()]
+    loader = data.train_dataloader()
+    loader.load_state_dict({"epoch": 0, "samples": 4})
+    assert [batch.dataset_indices for batch in _copy_of(loader)] == whole
+    assert [batch.dataset_indices for batch in loader] == whole[2:]
 
 
 def test_a_step_that_breaks_leaves_everything_as_it_was(tmp_path: Path) -> None:
