@@ -120,7 +120,8 @@ def _cell(one: Shown, class_names: Sequence[str], heads: Sequence[str], side: in
     for number, boxes in enumerate(one.halves or [Boxes(np.zeros((0, 4), np.float32), [])]):
         drawn = len(boxes.labels)
         count = f"{drawn}" if boxes.total in (None, drawn) else f"the best {drawn} of {boxes.total}"
-        count = f"{count} {heads[number]}" if number < len(heads) else ""
+        what = heads[number] if number < len(heads) else ""
+        count = f"{count} {what.removesuffix('s') if count == '1' else what}" if what else ""
         strip = np.full((22, size[0], 3), _PAPER, dtype=np.uint8)
         used = _write(strip, count, size[0], 16, _GREY, 0.42, right=True)
         if number == 0:

@@ -14,7 +14,7 @@ Curve = Sequence[tuple[float, float]]
 _COLORS = ("#2f7fe0", "#e08a1e", "#2e9e5b", "#c2408a", "#8a63d2", "#1a9aa8", "#b0892a", "#d9534f")
 _MOST_RATES = 6
 _SMOOTHED = 40
-"""Points from which on a line is drawn thin, below its moving average."""
+"""Points from which on a line of training is drawn thin, below its moving average; validation is drawn as it is."""
 
 
 class Best(NamedTuple):
@@ -66,7 +66,7 @@ def _draw_panel(axes: Any, title: str, curves: Mapping[str, Curve], best: Best |
         steps, values = np.array(curve, dtype=float).T
         values = np.where(np.isfinite(values), values, np.nan)
         color = _COLORS[number % len(_COLORS)]
-        smooth = len(values) >= _SMOOTHED
+        smooth = name.startswith("train/") and len(values) >= _SMOOTHED
         marker = "o" if len(values) <= 25 else None
         axes.plot(
             steps, values, color=color, linewidth=0.8 if smooth else 1.6, alpha=0.3 if smooth else 1.0,
@@ -77,6 +77,8 @@ def _draw_panel(axes: Any, title: str, curves: Mapping[str, Curve], best: Best |
     if not curves:
         axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color="#5f6368")
         return
+    if not any("loss" in name for name in curves):
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     if best is not None and best.name in curves:
         _mark(axes, best)
     axes.legend(fontsize=8, frameon=False)

@@ -63,7 +63,8 @@ def test_scores_learning_rates_and_the_best_are_drawn(drawn: list[Any], tmp_path
     assert panels["score"]["val/map"] == [(8, pytest.approx(0.4)), (24, pytest.approx(0.6)), (32, 0.5)]
     assert set(panels["learning rate"]) == {"all parameters"}
     assert panels["learning rate"]["all parameters"][-1] == (32, 0.02)
-    assert best == ("val/map", 24, pytest.approx(0.6)) == callback.best()
+    assert best == callback.best() == ("val/map", 24, best.value)
+    assert best.value == pytest.approx(0.6)
     assert ends == [8, 16, 24, 32]
     assert path == tmp_path / "curves.png"
     assert title.endswith("epoch 4 of 4, step 32 · best val/map 0.6 at step 24")

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from detlit import EMA, DetectionVisualization
 from detlit.callbacks import visualization as home
 from detlit.callbacks.image_loggers import log_image
-from detlit.callbacks.samples import statistic
+from detlit.callbacks.samples import Sample, statistic
 from detlit.callbacks.watching import Extreme
 from detlit.data.transforms import BatchHSV, HorizontalFlip, Mosaic
 from detlit.errors import ConfigurationError
 from detlit.module import DetectionModule
+from detlit.reports.batches import batch_picture
 from detlit.structures import Detection, Target
 from tests.callbacks.tiny import assert_same, weights
 from tests.shapes_detector import CHECKPOINT, shapes_data
@@ -33,7 +34,7 @@ from tests.test_module import TorchvisionStyle, make_trainer, shapes, shapes_mod
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what is drawn, as (images, class names, title, heads), besides drawing it."""
     calls: list[Any] = []
-    draw = home.batch_picture
+    draw = batch_picture
 
     def spy(*call: Any) -> Any:
         calls.append(call)
@@ -47,11 +48,10 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "pictures").iterdir())
 
 
-def fit(folder: Path, *callbacks: Any, module: Any = None, data: Any = None, **arguments: Any) -> LightningModule:
+def fit(folder: Path, *callbacks: Any, module: Any = None, data: Any = None, **arguments: Any) -> None:
     data = shapes() if data is None else data
     module = shapes_module(data) if module is None else module
     make_trainer(folder, callbacks=list(callbacks), **arguments).fit(module, data)
-    return module
 
 
 # ------------------------------------------------------------------------------------------ training goes on as ever
@@ -246,7 +246,7 @@ def test_a_statistic_of_a_few_images() -> None:
 
 def test_an_extreme_forgets_what_was_taken_and_passes_over_nan() -> None:
     def sample(number: int) -> Any:
-        return home.Sample(torch.full((1, 3, 2, 2), number), [], None, number, 0, 0)
+        return Sample(torch.full((1, 3, 2, 2), number), [], None, number, 0, 0)
 
     extreme = Extreme(greatest=True)
     for number, value in enumerate([1.0, 3.0, float("nan"), 2.0]):
@@ -270,7 +270,8 @@ class Foreign(LightningModule):
         return [{"boxes": box, "scores": torch.tensor([0.5]), "labels": torch.tensor([1])} for _ in images]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.layer(torch.stack(batch[0])).square().mean()
+        loss: Tensor = self.layer(torch.stack(batch[0])).square().mean()
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": torch.tensor([0.5, 0.75][batch_idx])}
@@ -280,7 +281,7 @@ class Foreign(LightningModule):
 
 
 def fit_foreign(folder: Path, module: LightningModule, visualization: DetectionVisualization) -> None:
-    loader = DataLoader(TorchvisionStyle(), batch_size=2, collate_fn=to_lists)
+    loader: DataLoader[Any] = DataLoader(TorchvisionStyle(), batch_size=2, collate_fn=to_lists)
     make_trainer(folder, callbacks=[visualization], num_sanity_val_steps=0).fit(module, loader, loader)
 
 
@@ -307,9 +308,10 @@ def test_a_module_that_returns_something_else_is_drawn_without_detections(drawn:
 def test_other_batches_are_refused(tmp_path: Path) -> None:
     class Strange(Foreign):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return self.layer(batch).mean()
+            loss: Tensor = self.layer(batch).mean()
+            return loss
 
-    loader = DataLoader([torch.rand(3, 8, 8)] * 2, batch_size=2)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader([torch.rand(3, 8, 8)] * 2, batch_size=2)  # type: ignore[arg-type]
     trainer = make_trainer(tmp_path, callbacks=[DetectionVisualization()], limit_val_batches=0)
     with pytest.raises(ConfigurationError, match="cannot draw a batch of type Tensor: yield a detlit Batch"):
         trainer.fit(Strange(), loader)
@@ -343,7 +345,7 @@ def test_loggers_get_pictures_and_files_can_be_left_out(tmp_path: Path) -> None:
     pictures = [entry[:2] for entry in reporter.seen if len(entry) == 3]
     assert pictures == [(0, "pictures/train"), (2, "pictures/val"), (2, "pictures/worst_train_loss")]
     assert any("train/loss" in entry[1] for entry in reporter.seen)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     events = EventAccumulator(board.log_dir).Reload()
     assert set(events.Tags()["images"]) == {tag for _, tag in pictures}

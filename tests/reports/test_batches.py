@@ -1,12 +1,14 @@
 """Batches as pictures."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from detlit.reports import batches as module
 from detlit.reports.batches import Boxes, Shown, batch_picture, pixels_of
-from detlit.reports.draw import class_color
+from detlit.reports.draw import class_color, draw_boxes
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
 ONE = Boxes(np.array([[20, 15, 60, 45]], np.float32), [1])
@@ -44,26 +46,28 @@ def test_boxes_are_drawn_where_they_are_in_the_enlarged_image() -> None:
 def test_halves_stand_beside_each_other_and_say_what_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
     write = module._write
-    monkeypatch.setattr(
-        module, "_write", lambda strip, text, *rest, **more: (words.append(text), write(strip, text, *rest, **more))[1]
-    )
+
+    def spy(strip: np.ndarray, text: str, *rest: Any, **more: Any) -> int:
+        words.append(text)
+        return write(strip, text, *rest, **more)
+
+    monkeypatch.setattr(module, "_write", spy)
     found = Boxes(ONE.xyxy, [0], [0.9], total=7)
     picture = batch_picture([Shown(GREY, "a.jpg", [ONE, found])] * 3, ["x", "y"], "title", ("objects", "detections"))
     assert has_color(picture, 0)
     assert has_color(picture, 1)
-    assert {"title", "a.jpg", "1 objects", "the best 1 of 7 detections", "x", "y"} <= set(words)
+    assert {"title", "a.jpg", "1 object", "the best 1 of 7 detections", "x", "y"} <= set(words)
     assert picture.shape[1] <= 1920
 
 
 def test_few_boxes_have_captions_and_many_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     captions: list[str] = []
-    draw = module.draw_boxes
 
     def spy(
         image: np.ndarray, boxes: np.ndarray, labels: list[int], names: list[str], scores: list[float] | None
     ) -> np.ndarray:
         captions.extend(names[label] for label in labels)
-        return draw(image, boxes, labels, names, scores)
+        return draw_boxes(image, boxes, labels, names, scores)
 
     monkeypatch.setattr(module, "draw_boxes", spy)
     crowd = Boxes(np.repeat(ONE.xyxy, 2, axis=0), [1, 5], iscrowd=[True, False])

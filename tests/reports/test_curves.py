@@ -73,3 +73,14 @@ def test_no_figure_stays_with_pyplot(tmp_path: Path) -> None:
 
     drawn(tmp_path / "curves.svg", title="run")
     assert plt.get_fignums() == []
+
+
+def test_only_training_is_smoothed_so_that_the_best_lies_on_its_curve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    smoothed: list[int] = []
+    average = module._moving_average
+    monkeypatch.setattr(module, "_moving_average", lambda values: (smoothed.append(len(values)), average(values))[1])  # type: ignore[func-returns-value]
+    long = [(float(step), 1.0) for step in range(50)]
+    draw_curves({"loss": {"train/loss": long}, "score": {"val/map": long[:45]}}, tmp_path / "curves.svg", "run")
+    assert smoothed == [50]
