@@ -31,7 +31,7 @@ class OutOfMemoryHelp(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Complete the message."""
         if is_out_of_memory(exception) and self._batch:
-            first = str(exception).splitlines()[0]
+            first = (str(exception).splitlines() or [type(exception).__name__])[0]
             exception.args = (
                 f"{self._batch} does not fit into memory: lower data.batch_size (and raise "
                 "trainer.accumulate_grad_batches), use a smaller image size or trainer.precision=bf16-mixed. "

@@ -159,7 +159,12 @@ def test_objects_that_are_missing_or_match_nothing_are_reported(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] can't allocate memory")]
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] can't allocate memory"),
+        MemoryError(),
+    ],
 )
 def test_memory_that_runs_out_is_explained(tmp_path: Path, error: Exception) -> None:
     class Hungry(DetectionModule):
