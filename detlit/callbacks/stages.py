@@ -75,6 +75,7 @@ class FreezeBackbone(StageSwitch):
         self.unfreeze_at_epoch = _epochs("unfreeze_at_epoch", unfreeze_at_epoch)
         self.part = part
         self._parameters: list[nn.Parameter] = []
+        self._modes: dict[nn.Module, bool] = {}
         self._frozen = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -95,9 +96,12 @@ class FreezeBackbone(StageSwitch):
         if trainer.world_size == 1:
             for parameter in self._parameters:
                 parameter.requires_grad_(not frozen)
-        if frozen or self._frozen:
-            for part in self._parts(pl_module):
-                part.train(not frozen)
+        if frozen and not self._frozen:
+            self._modes = {module: module.training for part in self._parts(pl_module) for module in part.modules()}
+        for module, training in self._modes.items():
+            module.training = training and not frozen
+        if not frozen:
+            self._modes = {}
         self._frozen = frozen
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -127,6 +127,16 @@ def test_a_single_process_computes_no_gradients_for_it_and_the_optimizer_keeps_i
     assert len(trainer.optimizers[0].param_groups[0]["params"]) == 6
 
 
+def test_what_was_in_evaluation_mode_anyway_stays_so(tmp_path: Path) -> None:
+    module = Backboned()
+    module.backbone[1].eval()
+    watch = Watch(lambda module: [part.training for part in module.backbone])
+    callbacks = [FreezeBackbone(1, part="backbone"), watch]
+    quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=2, enable_checkpointing=False).fit(module)
+    assert watch.seen[0] == [False, False]
+    assert watch.seen[8] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
