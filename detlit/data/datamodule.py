@@ -197,7 +197,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
 
         variant = "" if reduced_for is None else f"reduced for {reduced_for}"
         if self.cache == "ram":
-            return Decoding(reduced_for, RamCache(dataset, decode, self._cores()))
+            return Decoding(reduced_for, RamCache(dataset, decode, max(1, self._cores())))
         return Decoding(reduced_for, DiskCache(dataset, decode, self.cache_dir, variant))
 
     def _check_classes(self, split: str, dataset: DetectionDataset) -> None:
@@ -276,7 +276,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
         return min(8, self._cores()) if num_images >= _FEW_IMAGES else 0
 
     def _cores(self) -> int:
-        """Return the cores for each process of the run."""
+        """Return the cores for each process of the run, 0 where processes share them."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
         return cores // processes

@@ -67,8 +67,9 @@ class Decoding:
             return self.decode(source, index)
         if index not in self._kept:
             decoded = self.decode(source, index)
-            decoded.image.flags.writeable = False
-            self._kept[index] = decoded
+            pixels = decoded.image.view()  # the array itself may be the user's own
+            pixels.flags.writeable = False
+            self._kept[index] = decoded._replace(image=pixels)
             if len(self._kept) > self.keep:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(index)

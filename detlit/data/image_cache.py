@@ -85,16 +85,17 @@ class RamCache:
         return Decoded(pixels, factor, size)
 
 
-_ARENA_BYTES = (
-    2**26
-)  # many images in few tensors: where workers do not fork, each tensor passes to them as an open file
+_ARENA_BYTES = 2**26
+"""Many images in few tensors: where workers do not fork, each tensor passes to them as an open file."""
 
 
 class DiskCache:
     """Decoded images in memory-mapped files, one per image, that runs, ranks and workers share.
 
     A file is named after what its image is made of: the data set's class and arguments, the index, and path, size and
-    time of change of the image file. So a changed data set never meets old images; remove the folder to free the space.
+    time of change of the image file. So a changed data set of files never meets old images; of images that are in no
+    files of their own (in an archive, a database or an arrow table) only a change of the data set's arguments is
+    noticed. Remove the folder to free the space.
     Files are written beside their place and then renamed: whoever reads one finds it whole.
 
     Args:
@@ -130,7 +131,7 @@ class DiskCache:
         file = self._file(index)
         try:
             return _read(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # the latter is of a file that a crash of the machine has cut short
             decoded = decode()
         self._write(file, decoded)
         return decoded

@@ -3,6 +3,7 @@
 import copy
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -256,3 +257,31 @@ def test_small_images_other_formats_and_validation_are_decoded_whole(folder: Pat
     png = CocoDataset("train.json", "images/train", root=str(write_coco()))
     data = DetectionDataModule(png, reduced_decoding=True, image_size=32, batch_size=1)
     assert data.dataset("train").load_sample(0).image.shape == (30, 40, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("left", [0, 10, 100])
+def test_a_file_of_the_disk_cache_that_was_cut_short_is_made_again(folder: Path, tmp_path: Path, left: int) -> None:
+    data = module(Files(str(folder)), cache="disk", cache_dir=str(tmp_path / "cache"))
+    whole = [batch.images for batch in data.train_dataloader()]
+    for file in (tmp_path / "cache").rglob("*.rgb"):
+        file.write_bytes(file.read_bytes()[:left])
+    again = [batch.images for batch in data.train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+
+
+def test_more_processes_than_cores_share_no_pool_of_no_threads(folder: Path) -> None:
+    data = module(Files(str(folder)), cache="ram")
+    data.trainer = SimpleNamespace(num_devices=10_000, global_rank=0)  # type: ignore[assignment]
+    data.setup("fit")
+    assert len(data.dataset("train") or ()) == 6
+
+
+def test_arrays_that_a_data_set_returns_stay_writeable() -> None:
+    images = [np.zeros((64, 64, 3), dtype=np.uint8) for _ in range(6)]
+
+    class Arrays(Files):
+        def load_image(self, index: int) -> NDArray[np.uint8]:
+            return images[index]
+
+    list(module(Arrays(""), augmentations=[Mosaic(partners="batch")]).train_dataloader())
+    assert all(image.flags.writeable for image in images)
