@@ -67,7 +67,7 @@ class BestWeightsAverage(Callback):
         self.average_path: Path | None = None
         self.average_score: float | None = None
         self._snapshots: list[tuple[float, Path]] = []
-        self._superseded: list[Path] = []
+        self._superseded: list[tuple[int, Path]] = []  # with the step of the validation that did so
 
     @property
     def state_key(self) -> str:
@@ -85,8 +85,7 @@ class BestWeightsAverage(Callback):
         """Keep the weights if they are among the best."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        _remove(trainer, self._superseded)  # one validation late: no checkpoint that is resumed from names them now
-        self._superseded = []
+        self._remove_superseded(trainer)
         score = self._score(trainer, self.monitor)
         if not math.isfinite(score) or not self._is_wanted(score):
             return
@@ -97,7 +96,14 @@ class BestWeightsAverage(Callback):
             torch.save({name: value.detach().cpu() for name, value in state.items()}, path)
         ranked = sorted([*self._snapshots, (score, path)], key=lambda item: item[0], reverse=self.mode == "max")
         self._snapshots = ranked[: self.k]
-        self._superseded = [path for _, path in ranked[self.k :]]
+        self._superseded += [(trainer.global_step, path) for _, path in ranked[self.k :]]
+
+    def _remove_superseded(self, trainer: Trainer) -> None:
+        """Delete the snapshots that no ``last.ckpt`` names any more, as it was written since."""
+        last = [saver for saver in _savers(trainer) if saver.monitor is None and saver.best_model_path]
+        saved = min((saver._last_global_step_saved for saver in last), default=trainer.global_step + 1)
+        _remove(trainer, [path for step, path in self._superseded if step < saved])
+        self._superseded = [(step, path) for step, path in self._superseded if step >= saved]
 
     def _is_wanted(self, score: float) -> bool:
         if len(self._snapshots) < self.k:
@@ -116,8 +122,7 @@ class BestWeightsAverage(Callback):
     def _folder(self, trainer: Trainer) -> Path:
         if self.dirpath is not None:
             return Path(self.dirpath)
-        savers = [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
-        savers.sort(key=lambda saver: saver.monitor is None)
+        savers = sorted(_savers(trainer), key=lambda saver: saver.monitor is None)
         folders = [saver.dirpath for saver in savers if saver.dirpath is not None]
         return Path(folders[0] if folders else Path(trainer.default_root_dir) / "checkpoints")
 
@@ -145,7 +150,7 @@ class BestWeightsAverage(Callback):
         checkpoint = {key: value for key, value in _checkpoint(trainer).items() if key not in _OF_TRAINING}
         self.average_path = self._folder(trainer) / "average.ckpt"
         trainer.strategy.save_checkpoint({**checkpoint, "state_dict": mean}, self.average_path)
-        _remove(trainer, [*paths, *self._superseded])
+        _remove(trainer, [*paths, *(path for _, path in self._superseded)])
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def state_dict(self) -> dict[str, Any]:
@@ -178,6 +183,10 @@ def _checkpoint(trainer: Trainer) -> dict[str, Any]:
     """Return what ``trainer.save_checkpoint`` would write, with what callbacks make of the weights."""
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()
     return checkpoint
+
+
+def _savers(trainer: Trainer) -> list[ModelCheckpoint]:
+    return [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
 
 
 def _remove(trainer: Trainer, paths: list[Path]) -> None:

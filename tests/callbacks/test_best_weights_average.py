@@ -131,6 +131,27 @@ def test_resuming_goes_on_with_the_snapshots(tmp_path: Path) -> None:
     assert_same(*(torch.load(each.average_path, weights_only=True)["state_dict"] for each in (resumed, straight)))
 
 
+def test_the_last_checkpoint_names_snapshots_that_are_there_whenever_it_is_asked(tmp_path: Path) -> None:
+    class Look(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if (tmp_path / "last.ckpt").exists():
+                states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
+                (state,) = (value for key, value in states.items() if key.startswith("BestWeightsAverage"))
+                named.append([Path(path).exists() for _, path in state["snapshots"]])
+
+    class Rising(TinyModule):
+        def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            self.log("val/map", float(self.global_step))
+
+    named: list[list[bool]] = []
+    callbacks = [BestWeightsAverage(k=2), Look(), *Checkpoint(dirpath=tmp_path).callbacks()]
+    quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=3, val_check_interval=2).fit(Rising())
+    assert named == 16 * [[True, True]]
+    assert not (tmp_path / "average").exists()
+
+
 def test_snapshots_that_are_gone_are_named(tmp_path: Path) -> None:
     there = tmp_path / "there.ckpt"
     there.touch()
