@@ -88,7 +88,8 @@ def fix(checkup: Checkup, split: int) -> Fixed:
     of_lost = keep & ~keep_image[records.image]
     if of_lost[objects].any():
         changes.append(f"left out: {_count(int(of_lost[objects].sum()), 'object', 'objects')} of these images")
-    content = _content(records, own, keep_image[images], (keep & ~of_lost)[objects], cut[objects], objects)
+    image_rows = own.image_rows or _new_image_rows(own.images, records.sizes[images])
+    content = _content(records, own, image_rows, keep_image[images], (keep & ~of_lost)[objects], cut[objects], objects)
     return Fixed(content, tuple(changes), tuple(left))
 
 
@@ -99,16 +100,13 @@ def _count(count: int, one: str, many: str) -> str:
 def _content(
     records: Records,
     split: Split,
+    image_rows: Sequence[dict[str, Any]],
     keep_image: NDArray[np.bool_],
     keep: NDArray[np.bool_],
     cut: NDArray[np.bool_],
     objects: slice,
 ) -> dict[str, Any]:
     """Return images, annotations and categories; entries of a COCO source keep all that they said."""
-    image_rows: Sequence[dict[str, Any]] = split.image_rows or [
-        {"id": number, "file_name": name, "height": int(height), "width": int(width)}
-        for number, (name, (height, width)) in enumerate(zip(split.images, split.sizes, strict=True), 1)
-    ]
     annotations = []
     for number in np.flatnonzero(keep).tolist():
         row = dict(split.rows[number]) if split.rows else _new_row(split, number, image_rows)
@@ -129,6 +127,14 @@ def _content(
 def _ids(split: Split) -> Sequence[int]:
     """Return the category ids: those of a COCO source, otherwise 1, 2, 3, ..."""
     return split.class_ids if split.format == "coco" else range(1, len(split.class_names) + 1)
+
+
+def _new_image_rows(names: Sequence[str], sizes: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return entries of images, with height and width where they are known."""
+    return [
+        {"id": number, "file_name": name, **({"height": height, "width": width} if height and width else {})}
+        for number, (name, (height, width)) in enumerate(zip(names, sizes.tolist(), strict=True), 1)
+    ]
 
 
 def _new_row(split: Split, number: int, images: Sequence[dict[str, Any]]) -> dict[str, Any]:

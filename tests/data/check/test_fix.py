@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
-from detlit.data import CocoDataset
-from detlit.data.check import fix
+import numpy as np
+import pytest
+
+from detlit.data import CocoDataset, VocDataset
+from detlit.data.check import check_data, collect, fix
+from detlit.data.images import write_image
 from tests.data.check.scenes import WIDTH, Scene, found
 from tests.data.check.test_planted import PLANTS
 
@@ -62,3 +66,17 @@ def test_a_copy_is_sound(tmp_path: Path) -> None:
     fixed.write(tmp_path / "fixed.json")
     data = CocoDataset("fixed.json", "images/train", root=str(tmp_path))
     assert sum(len(data.load_sample(index).boxes) for index in range(len(data))) == 29
+
+
+@pytest.mark.parametrize(("read_images", "size"), [(True, [48, 64]), (False, [0, 0])])
+def test_sizes_that_no_annotation_says_are_those_of_the_images(
+    tmp_path: Path, read_images: bool, size: list[int]
+) -> None:
+    write_image(tmp_path / "1.png", np.zeros((48, 64, 3), dtype=np.uint8))
+    box = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>30</xmax><ymax>30</ymax></bndbox>"
+    (tmp_path / "1.xml").write_text(f"<annotation><object><name>a</name>{box}</object></annotation>")
+    splits, _ = collect({"train": VocDataset(".", ".", root=str(tmp_path))})
+    fix(check_data(splits, read_images=read_images), 0).write(tmp_path / "clean.json")
+    copied = CocoDataset("clean.json", root=str(tmp_path))
+    assert copied.table.sizes.tolist() == [size]
+    assert copied.load_target(0)["boxes"].tolist() == [[3, 3, 30, 30]]  # type: ignore[union-attr]
