@@ -10,7 +10,7 @@ import yaml
 import detlit
 from detlit.errors import ConfigurationError
 
-__all__ = ["config_folder", "find_config", "find_key", "flags", "with_shipped_configs"]
+__all__ = ["config_folder", "find_config", "find_key", "flags", "load_config", "with_shipped_configs"]
 
 
 def config_folder() -> Path:
@@ -90,14 +90,19 @@ def find_key(value: Any, key: str, folder: Path | None = None) -> bool:
     for part in key.split("."):
         if isinstance(value, (str, Path)) and str(value).endswith((".yaml", ".yml")) and (folder / value).is_file():
             file = folder / value
-            value, folder = _load(file), file.parent
+            value, folder = load_config(file), file.parent
         if not isinstance(value, dict) or part not in value:
             return False
         value = value[part]
     return True
 
 
-def _load(file: Path) -> Any:
+def load_config(file: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        ConfigurationError: it is no YAML.
+    """
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from detlit.cli.configs import flags
+from detlit.cli.configs import flags, load_config
 from detlit.errors import ConfigurationError
 
 __all__ = ["newest_checkpoint", "with_named_checkpoints"]
@@ -72,11 +70,19 @@ def _inside(value: Any, key: str, folder: Path) -> str | None:
     """Return the value of a dotted key in a config: a mapping, inline JSON, or a file, which may name further files."""
     for part in key.split("."):
         if isinstance(value, str) and value.lstrip().startswith("{"):
-            value = json.loads(value)
+            value = _json(value)
         if isinstance(value, str) and (folder / value).is_file():
             file = folder / value
-            value, folder = yaml.safe_load(file.read_text(encoding="utf-8")), file.parent
+            value, folder = load_config(file), file.parent
         if not isinstance(value, dict) or part not in value:
             return None
         value = value[part]
     return None if value is None else str(value)
+
+
+def _json(text: str) -> Any:
+    """Return what inline JSON says; the parser says what is wrong with it."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None

@@ -89,3 +89,17 @@ def test_synchronised_batch_norm_is_left_out_on_a_cpu() -> None:
         trainer = DetlitTrainer(**arguments, sync_batchnorm=True)
     assert trainer.strategy._layer_sync is None
     assert Trainer(**arguments, sync_batchnorm=True).strategy._layer_sync is not None
+
+
+@pytest.mark.parametrize("given", ["model: [\n", "\xff"], ids=["no-yaml", "no-text"])
+def test_a_config_that_cannot_be_read_is_named_before_checkpoints_are_looked_for(tmp_path: Path, given: str) -> None:
+    config = tmp_path / "broken.yaml"
+    config.write_text(given, encoding="latin-1")
+    with pytest.raises(ConfigurationError, match=r"config .*broken\.yaml"):
+        with_named_checkpoints(["fit", "--config", str(config), "--ckpt_path", "last"])
+
+
+def test_inline_json_that_is_none_is_left_to_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"newest last\.ckpt in runs, and there is none"):
+        with_named_checkpoints(["fit", "--config", '{"trainer"', "--ckpt_path", "last"])
