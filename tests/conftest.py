@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# HYPOTHESIS_PROFILE=thorough searches on; the quick profile is the same on every run.
-settings.register_profile("quick", max_examples=50, derandomize=True, deadline=None)
-settings.register_profile("thorough", max_examples=500, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test processes share few cores
 
 import torch
 
 torch.set_num_threads(1)
+
+# HYPOTHESIS_PROFILE=thorough searches on; the quick profile is the same on every run.
+settings.register_profile("quick", max_examples=50, derandomize=True, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def run(folder: Path, *options: str) -> int:
 
 
 def steps(folder: Path, rank: int) -> dict[str, str]:
-    """Return what a rank trained on in each batch, by "epoch number"; where it was interrupted the later word counts."""
+    """Return what a rank trained on in each batch, by "epoch number"; the later word counts."""
     lines = [line.split(" ", 2) for line in (folder / f"steps_{rank}.txt").read_text().splitlines()]
     return {f"{epoch} {number}": rest for epoch, number, rest in lines}
 

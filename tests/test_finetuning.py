@@ -68,7 +68,7 @@ def test_weight_decays_of_patterns_reach_the_optimizer() -> None:
             assert decay_of[id(value)] == 0.25
         else:
             assert decay_of[id(value)] in (0.01, 0.0)
-    with pytest.raises(ConfigurationError, match="weight_decays names '.nothing'"):
+    with pytest.raises(ConfigurationError, match=r"weight_decays names '.nothing'"):
         DetectionModule(tiny_detector(), weight_decays={"^nothing": 0.1})
 
 

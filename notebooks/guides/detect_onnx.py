@@ -40,4 +40,4 @@ def detect(session, image):
 
 if __name__ == "__main__":
     for name, score, box in detect(onnxruntime.InferenceSession(sys.argv[1]), np.load(sys.argv[2])):
-        print(f"{name} {score:.3f}", *(f"{side:.1f}" for side in box))  # noqa: T201
+        print(f"{name} {score:.3f}", *(f"{side:.1f}" for side in box))
