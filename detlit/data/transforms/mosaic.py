@@ -62,8 +62,10 @@ class Mosaic(Transform):
     def _partners(self, sample: Sample, num_images: int, generator: np.random.Generator) -> list[int]:
         """Return the positions of three images, drawn with equal probability."""
         if self.partners == "batch" and sample.request is not None and sample.request.batch:
-            return generator.choice(sample.request.batch, size=3).tolist()
-        return generator.integers(num_images, size=3).tolist()
+            drawn: NDArray[np.int64] = generator.choice(np.array(sample.request.batch), size=3)
+        else:
+            drawn = generator.integers(num_images, size=3)
+        return [int(index) for index in drawn]
 
 
 def _tile_matrix(

@@ -15,6 +15,9 @@ from detlit.errors import ConfigurationError
 
 __all__ = ["BatchHSV", "ChannelSwap", "RandomHSV"]
 
+_STRIP = 64
+"""Rows that are converted together: they stay in the processor's cache, and out of the allocator for large blocks."""
+
 
 class RandomHSV(PhotometricTransform):
     """Add a random amount to hue, saturation and value, each drawn uniformly from ``[-gain, gain]``.
@@ -143,16 +146,16 @@ def _shift_hsv(image: NDArray[np.uint8], hue: int, saturation: int, value: int) 
     for first in range(0, len(image), _STRIP):
         strip = slice(first, first + _STRIP)
         hues, saturations, values = cv2.split(cv2.cvtColor(image[strip], cv2.COLOR_RGB2HSV))
-        channels = [cv2.LUT(hues, turned), _add(saturations, saturation), _add(values, value)]
+        channels = [cv2.LUT(hues, turned), _add(saturations, saturation), _add(values, value)]  # type: ignore[arg-type]
         cv2.cvtColor(cv2.merge(channels), cv2.COLOR_HSV2RGB, dst=result[strip])
     return result
 
 
-_STRIP = 64  # rows: strips stay in the processor's cache, and out of the system's allocator for large blocks
-
-
 def _add(channel: NDArray[np.uint8], shift: int) -> NDArray[np.uint8]:
     """Return the channel with a constant from -255 to 255 added, stopping at 0 and 255."""
+    added: NDArray[np.uint8]
     if shift >= 0:
-        return np.minimum(channel, np.uint8(255 - shift)) + np.uint8(shift)
-    return np.maximum(channel, np.uint8(-shift)) - np.uint8(-shift)
+        added = np.minimum(channel, np.uint8(255 - shift)) + np.uint8(shift)
+    else:
+        added = np.maximum(channel, np.uint8(-shift)) - np.uint8(-shift)
+    return added
