@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from detlit.cli.messages import FriendlyErrors
+from detlit.cli.switches import with_switches
 from detlit.data.images import read_image
 from detlit.data.transforms.letterbox import resized
 from detlit.errors import ConfigurationError
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         prog="detlit benchmark", allow_abbrev=False, description="Measure how fast a model is here."
     )
     parser.add_function_arguments(benchmark)
-    benchmark(**parser.parse_args(list(argv[1:])).as_dict())
+    benchmark(**parser.parse_args(with_switches(argv[1:], ["allow_custom_code"])).as_dict())
 
 
 def benchmark(
@@ -72,6 +73,8 @@ def benchmark(
     if rounds < 1:
         raise ConfigurationError(f"rounds={rounds} measures nothing: give 1 or more.")
     if threads is not None:
+        if threads < 1:
+            raise ConfigurationError(f"threads={threads} computes nothing: give 1 or more.")
         torch.set_num_threads(threads)
     batches = _numbers("batch", batch)
     sides: list[int | None] = [None] if size is None else [*_numbers("size", size)]

@@ -21,6 +21,7 @@ from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.runs import with_named_checkpoints
+from detlit.cli.switches import with_switches
 from detlit.cli.trainer import DetlitTrainer, default_loggers
 from detlit.data import DetectionDataModule
 from detlit.errors import CheckpointError, ConfigurationError, DetlitError
@@ -110,7 +111,8 @@ class DetlitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with the checkpoint's own arguments as the lowest layer: config files and flags win over them."""
-        argv = with_named_checkpoints(with_shipped_configs(sys.argv[1:] if args is None else args))
+        argv = with_switches(sys.argv[1:] if args is None else args, ["allow_custom_code"])
+        argv = with_named_checkpoints(with_shipped_configs(argv))
         _refuse_linked_keys(argv)
         if checkpoint := _checkpoint_argument(argv):
             trusted = any(name == "allow_custom_code" and value.lower() == "true" for _, name, value in flags(argv))

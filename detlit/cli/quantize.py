@@ -14,6 +14,7 @@ from torch import Tensor
 from detlit.cli.configs import config_folder, flags
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.scoring import mean_average_precision
+from detlit.cli.switches import with_switches
 from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError
 from detlit.export import Verification, export_onnx, verify
@@ -34,6 +35,8 @@ from detlit.spec import as_config, build, check_trusted, spec_of
 
 __all__ = ["main", "quantize_checkpoint"]
 
+_SWITCHES = ("verify", "allow_custom_code")
+
 WORST = 10
 """Rows of the tables that are printed."""
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_function_arguments(quantize_checkpoint, skip={"data"})
     parser.add_class_arguments(DetectionDataModule, "data", sub_configs=True)
-    arguments = list(argv[1:])
+    arguments = with_switches(argv[1:], _SWITCHES)
     given = {name: value for _, name, value in flags(arguments)}
     if "ckpt_path" in given:
         arguments = [*_data_of(given["ckpt_path"], given), *_with_shipped_data(arguments)]
@@ -128,7 +131,10 @@ def quantize_checkpoint(
     torch.save(_checkpoint(done.detector, stored), output)
     print(f"written to {output}")
     if onnx is not None:
-        _export(done.detector, detector, stored, onnx, scorer if val_batches != 0 else None, data, verify)
+        if verify and "val" in data.splits:
+            images = [batch.images for batch in islice(data.val_dataloader(), 2)]
+        shown = images[:2] if verify else []
+        _export(done.detector, detector, stored, onnx, shown, scorer if val_batches != 0 else None)
 
 
 def _refuse_contradictions(
@@ -196,15 +202,14 @@ def _export(
     detector: Detector,
     stored: dict[str, Any],
     path: str,
+    images: list[Tensor],
     scorer: _Scorer | None,
-    data: DetectionDataModule,
-    verify: bool,
 ) -> None:
+    """Write an ONNX file, and verify it on images, if there are any."""
     names = stored["detlit"]["class_names"]
     export_onnx(quantized, path, class_names=names)
     print(f"written to {path}")
-    if verify:
-        images = [batch.images for batch in islice(scorer.loader if scorer else data.val_dataloader(), 2)]
+    if images:
         print(_verified(quantized, detector, path, images, scorer).require())
 
 

@@ -60,6 +60,7 @@ def test_a_file_of_one_shape_is_not_asked_for_another(tmp_path: Path, capsys: py
         (["--model", "resnet"], "there is no model resnet: choose among ppyoloe_l"),
         (["--model", "yolo_nas_n", "--batch", "none"], "--batch none is no list of positive numbers"),
         (["--model", "yolo_nas_n", "--rounds", "0"], "rounds=0 measures nothing"),
+        (["--model", "yolo_nas_n", "--threads", "0"], "threads=0 computes nothing"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

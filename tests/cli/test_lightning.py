@@ -117,8 +117,9 @@ def test_a_checkpoint_that_names_foreign_code_must_be_trusted(
     validate = ("validate", "--ckpt_path", str(tmp_path / "foreign.ckpt"), "--trainer.accelerator=cpu")
     assert run(*validate) == 1
     assert "wants to run tests.tiny.Metric" in capsys.readouterr().err
-    assert run(*validate, "--allow_custom_code=true") == 2  # now it is looked for, and there is no such class
-    assert "wants to run" not in capsys.readouterr().err
+    for trust in ("--allow_custom_code=true", "--allow_custom_code"):
+        assert run(*validate, trust) == 2  # now it is looked for, and there is no such class
+        assert "wants to run" not in capsys.readouterr().err
 
 
 def test_a_later_run_never_overwrites_the_config(tmp_path: Path) -> None:

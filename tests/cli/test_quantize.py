@@ -77,6 +77,17 @@ def test_the_onnx_file_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
+def test_without_a_validation_split_the_onnx_file_is_verified_on_training_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    train = {"class_path": "ShapesDataset", "init_args": {"num_images": 8, "image_size": 64}}
+    data = ["--data", json.dumps({"train": train, "val": None})]
+    assert run(tmp_path / "q.ckpt", *data, "--onnx", str(tmp_path / "q.onnx"), "--verify") == 0
+    assert "convolutions on integers in ONNX Runtime" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_layers_stay_in_floating_point_until_the_drop_is_small(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +111,7 @@ def test_the_data_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (["--backend", "gpu"], 2, "backend"),
         (["--skip", '["stemm"]'], 2, "skip names 'stemm'"),
-        (["--verify", "true"], 2, "--verify compares the ONNX file and none is asked for"),
+        (["--verify"], 2, "--verify compares the ONNX file and none is asked for"),
         (["--rank", "map", "--val_batches", "0"], 2, "--max_drop and --rank map measure the mAP"),
         (["--weight_bits", "16"], 2, "weight_bits=16 is out of range"),
         (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
