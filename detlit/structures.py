@@ -259,7 +259,8 @@ class Preprocessing:
         std: divided by per channel, in [0, 1] units; ``None`` for nothing.
 
     Raises:
-        ConfigurationError: a size that is not a positive multiple of 32, or content larger than the canvas.
+        ConfigurationError: a size that is not two positive multiples of 32, content larger than the canvas, no grey
+            level, or mean and std that cannot be subtracted and divided by.
     """
 
     size: tuple[int, int] = (640, 640)
@@ -276,7 +277,11 @@ class Preprocessing:
         for name in ("size", "content_size", "mean", "std"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, tuple(value))
+                object.__setattr__(self, name, (value,) if isinstance(value, (int, float)) else tuple(value))
+        for name, pair in (("size", self.size), ("content_size", self.content_size or self.size)):
+            if len(pair) != 2:
+                raise ConfigurationError(f"{name}={list(pair)} is no image size: give height and width, [640, 640].")
+        self._check_values()
         for side in self.size:
             if side < 32 or side % 32:
                 nearest = max(32, round(side / 32) * 32)
@@ -294,6 +299,16 @@ class Preprocessing:
             raise ConfigurationError(
                 f"anchor={self.anchor!r}, channel_order={self.channel_order!r} is unknown: "
                 "choose 'center' or 'top_left', 'RGB' or 'BGR'."
+            )
+
+    def _check_values(self) -> None:
+        if not 0 <= self.pad_value <= 255:
+            raise ConfigurationError(f"pad_value={self.pad_value} is no grey level: choose 0 to 255.")
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise ConfigurationError(f"std={list(self.std)} cannot be divided by: give positive numbers.")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ConfigurationError(
+                f"mean={list(self.mean)} and std={list(self.std)} are of different channels: give each one a channel."
             )
 
     def to_dict(self) -> dict[str, Any]:

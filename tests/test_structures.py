@@ -92,6 +92,11 @@ def test_preprocessing_survives_plain_data() -> None:
         ({"size": (0, 32)}, "positive multiples of 32"),
         ({"size": (320, 320), "content_size": (321, 320)}, "321x320 does not fit into the image size 320x320"),
         ({"anchor": "middle"}, "anchor='middle'"),
+        ({"size": 640}, r"size=\[640\] is no image size: give height and width"),
+        ({"content_size": (64, 64, 3)}, r"content_size=\[64, 64, 3\] is no image size"),
+        ({"pad_value": 256}, "pad_value=256 is no grey level: choose 0 to 255"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std=\[0\.2, 0\.0, 0\.2\] cannot be divided by"),
+        ({"mean": (0.5,), "std": (0.2, 0.2, 0.2)}, "are of different channels"),
     ],
 )
 def test_impossible_preprocessing_is_refused(arguments: dict[str, object], message: str) -> None:
