@@ -139,6 +139,7 @@ class BestWeightsAverage(Callback):
         paths = [path for _, path in self._snapshots]
         mean = trainer.strategy.broadcast(mean_of_files(paths) if trainer.is_global_zero else {})
         own = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        own_threshold = getattr(pl_module, "score_threshold", None)  # validation chooses one for the mean
         pl_module.load_state_dict(mean, strict=pl_module.strict_loading)
         try:
             validate_again(trainer, pl_module, "average")
@@ -150,6 +151,8 @@ class BestWeightsAverage(Callback):
         checkpoint = {key: value for key, value in _checkpoint(trainer).items() if key not in _OF_TRAINING}
         self.average_path = self._folder(trainer) / "average.ckpt"
         trainer.strategy.save_checkpoint({**checkpoint, "state_dict": mean}, self.average_path)
+        if hasattr(pl_module, "score_threshold"):
+            pl_module.score_threshold = own_threshold  # type: ignore[assignment]
         _remove(trainer, [*paths, *(path for _, path in self._superseded)])
 
     # ------------------------------------------------------------------------------------------------ checkpoints

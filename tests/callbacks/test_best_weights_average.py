@@ -85,6 +85,22 @@ def test_the_score_of_the_mean_is_logged_beside_the_others(tmp_path: Path) -> No
     assert "val_average/map" in (Path(logger.log_dir) / "metrics.csv").read_text()
 
 
+def test_the_module_keeps_its_score_threshold_and_the_mean_has_its_own(tmp_path: Path) -> None:
+    class Choosing(TinyModule):
+        score_threshold = 0.0
+
+        def on_validation_epoch_end(self) -> None:
+            self.score_threshold += 0.25
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            checkpoint["score_threshold"] = self.score_threshold
+
+    module, average = Choosing(), BestWeightsAverage(k=2)
+    quiet_trainer(tmp_path, callbacks=[average], max_epochs=2).fit(module)
+    assert module.score_threshold == 0.5
+    assert torch.load(average.average_path, weights_only=True)["score_threshold"] == 0.75  # type: ignore[arg-type]
+
+
 def test_with_ema_the_averages_are_averaged_wherever_the_callback_stands(tmp_path: Path) -> None:
     saved, seen = [], []
     for name in ("before", "after"):
