@@ -111,7 +111,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
         self._datasets: dict[str, DetectionDataset] = {}
         self._class_names_given = class_names is not None
         self.class_names = self._first_class_names() if class_names is None else tuple(class_names)
-        if len(set(self.class_names)) < max(1, len(self.class_names)):
+        if isinstance(class_names, str) or len(set(self.class_names)) < max(1, len(self.class_names)):
             raise ConfigurationError(
                 f"class_names={list(self.class_names)} must be names, each once: correct the list."
             )

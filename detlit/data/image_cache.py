@@ -123,7 +123,7 @@ class DiskCache:
             ) from error
         missing = max(0, len(dataset) - present) / len(dataset)
         free = shutil.disk_usage(self._folder).free
-        needed = round(estimated_bytes(dataset, decode) * missing)
+        needed = round(estimated_bytes(dataset, decode) * missing) if missing else 0
         _check_space("disk", needed, free, str(folder), "set data.cache_dir to another disk or leave data.cache out")
 
     def get(self, index: int, decode: Callable[[], Decoded]) -> Decoded:

@@ -284,6 +284,7 @@ def test_evaluation_keeps_the_original_boxes(write_coco: CocoWriter) -> None:
         ({"num_workers": -1}, "num_workers=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"class_names": []}, "must be names, each once"),
+        ({"class_names": "red"}, "must be names, each once"),
         ({"class_names": ["a", "a"]}, "must be names, each once"),
         ({"root": "somewhere"}, "root=somewhere is given, but no data set reads it"),
     ],

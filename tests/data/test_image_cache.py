@@ -285,3 +285,11 @@ def test_arrays_that_a_data_set_returns_stay_writeable() -> None:
 
     list(module(Arrays(""), augmentations=[Mosaic(partners="batch")]).train_dataloader())
     assert all(image.flags.writeable for image in images)
+
+
+def test_a_disk_cache_that_is_whole_decodes_nothing(folder: Path, tmp_path: Path) -> None:
+    data = module(Files(str(folder)), cache="disk", cache_dir=str(tmp_path / "cache"))
+    list(data.train_dataloader())
+    again = module(Files(str(folder)), cache="disk", cache_dir=str(tmp_path / "cache"))
+    list(again.train_dataloader())
+    assert again.dataset("train").decoded == 0  # type: ignore[union-attr]
