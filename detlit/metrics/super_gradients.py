@@ -49,7 +49,7 @@ class DetectionMetrics(CollectingMetric):
         class_names: ``class_0``, ... unless given.
 
     Raises:
-        ConfigurationError: IoU thresholds outside (0, 1], no class, or not one name for each.
+        ConfigurationError: IoU thresholds outside (0, 1], no steps of 0.05, no class, or not one name for each.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class DetectionMetrics(CollectingMetric):
         first, last = (iou_thres, iou_thres) if isinstance(iou_thres, (int, float)) else iou_thres
         if not 0 < first <= last <= 1:
             raise ConfigurationError(f"iou_thres={iou_thres} is no range of IoU: choose numbers above 0, up to 1.")
+        if abs((last - first) / 0.05 - round((last - first) / 0.05)) > 1e-6:
+            raise ConfigurationError(f"iou_thres={iou_thres} is no range of steps of 0.05: choose such as (0.5, 0.95).")
         if num_cls < 1 or len(names) != num_cls:
             raise ConfigurationError(f"{len(names)} class names for num_cls={num_cls}: give one for each class.")
         super().__init__()

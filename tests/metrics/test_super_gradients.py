@@ -100,5 +100,7 @@ def test_a_perfect_detector_is_perfect() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"iou_thres=\(0\.9, 0\.5\) is no range of IoU"):
         DetectionMetrics(2, (0.9, 0.5))
+    with pytest.raises(ConfigurationError, match=r"iou_thres=\(0\.5, 0\.63\) is no range of steps of 0\.05"):
+        DetectionMetrics(2, (0.5, 0.63))
     with pytest.raises(ConfigurationError, match="1 class names for num_cls=2: give one for each class"):
         DetectionMetrics(2, class_names=["cat"])
