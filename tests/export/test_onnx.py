@@ -305,7 +305,7 @@ def test_numbers_that_are_none_fail() -> None:
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="quantized but not calibrated"):
         export_onnx(shapes_detector().quantize(Quantization()), tmp_path / "x.onnx")
-    with pytest.raises(ConfigurationError, match=r"dynamic=\['depth'\], input_dtype='uint8' is unknown"):
+    with pytest.raises(ConfigurationError, match=r"dynamic=\['depth'\], input_dtype='uint8', nms='none' is unknown"):
         export_onnx(shapes_detector(), tmp_path / "x.onnx", dynamic=("depth",))  # type: ignore[arg-type]
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'detlit\[onnx\]'"):
