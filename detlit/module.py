@@ -96,7 +96,9 @@ class DetectionModule(LightningModule, Recorded):
         super().__init__()
         self.detector = detector
         self.loss = PPYoloELoss() if loss is None else loss
-        self.post_prediction_callback = post_prediction_callback or NMSPostPredictionCallback()
+        self.post_prediction_callback = (
+            NMSPostPredictionCallback() if post_prediction_callback is None else post_prediction_callback
+        )
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.zero_weight_decay_on_bias_and_norm = zero_weight_decay_on_bias_and_norm

@@ -72,8 +72,9 @@ class ATSSAssigner(Assigner):
         x, y = (side.index_select(0, candidates.flatten()).view_as(candidates) for side in points.T.contiguous())
         border = torch.minimum(torch.minimum(x - left, right - x), torch.minimum(y - top, bottom - y))
         mean = iou.mean(1, keepdim=True)
-        deviation = ((iou - mean).square().sum(1, keepdim=True) / (iou.shape[1] - 1)).sqrt()
-        taken = (border > 1e-9) & (iou > mean + deviation)
+        deviation = ((iou - mean).square().sum(1, keepdim=True) / max(1, iou.shape[1] - 1)).sqrt()
+        alone = iou.shape[1] == 1  # one level and topk=1: no candidate can exceed a mean of itself
+        taken = (border > 1e-9) & ((iou > mean + deviation) | alone)
         taken &= ~torch.from_numpy(ground_truth.host_iscrowd)[:, None]
 
         images = torch.from_numpy(ground_truth.image_index())[:, None]

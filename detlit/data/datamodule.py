@@ -40,8 +40,9 @@ class DetectionDataModule(LightningDataModule, Recorded):
         val: the validation split.
         test: the test split.
         root: the folder of the data, for data sets that do not name one.
-        image_size: side of the square network input, or (height, width), in pixels, multiples of 32.
-        preprocessing: how images become network input, instead of ``image_size`` and the defaults.
+        image_size: side of the square network input, or (height, width), in pixels, multiples of 32; ``None`` takes that
+            of ``preprocessing``, or 640.
+        preprocessing: how images become network input, instead of the defaults; its content is scaled to ``image_size``.
         augmentations: changes at random to training images, :func:`~detlit.data.transforms.default_augmentations`
             unless given; ``[]`` for none.
         multi_scale: (least, largest) factor of the network input in training: each batch is of one size, drawn from
@@ -76,7 +77,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
         val: DetectionDataset | None = None,
         test: DetectionDataset | None = None,
         root: str | None = None,
-        image_size: int | tuple[int, int] = 640,
+        image_size: int | tuple[int, int] | None = None,
         preprocessing: Preprocessing | None = None,
         augmentations: list[Transform] | None = None,
         multi_scale: tuple[float, float] | None = None,
@@ -96,8 +97,10 @@ class DetectionDataModule(LightningDataModule, Recorded):
         self.val_batch_size = batch_size if val_batch_size is None else _at_least("val_batch_size", val_batch_size, 1)
         self.num_workers = None if num_workers is None else _at_least("num_workers", num_workers, 0)
         self.seed = _at_least("seed", seed, 0)
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.preprocessing = Preprocessing(size=size) if preprocessing is None else preprocessing
+        self.preprocessing = preprocessing or Preprocessing()
+        if image_size is not None:
+            size = (image_size, image_size) if isinstance(image_size, int) else image_size
+            self.preprocessing = resized(self.preprocessing, size)
         self.augmentations = default_augmentations() if augmentations is None else list(augmentations)
         self._sizes = [] if multi_scale is None else _sizes_around(self.preprocessing.size, multi_scale)
         if cache not in ("ram", "disk", None):

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from detlit.assigners import ATSSAssigner
 from detlit.assigners.grid import cells_inside
 from detlit.assigners.matching import decode_at, first_largest, resolve_claims
+from detlit.ops.anchors import make_anchor_points
 from detlit.ops.boxes import decode_boxes
 from detlit.ops.targets import collect_ground_truth
-from detlit.structures import Level, Target
+from detlit.structures import Level, RawPredictions, Target
 from tests.fake_predictions import make_predictions
 
 LEVELS = (Level(4, 6, 8), Level(2, 3, 16), Level(1, 2, 32))
@@ -72,3 +74,13 @@ def test_cells_inside_are_those_whose_centres_are() -> None:
         assert [cell - 300 for cell in cells[40 : 40 + len(expected)]] == expected
         covered |= {int(images[i]) * 32 + cell for cell in expected}
     assert rectangles.covered(images, 3, LEVELS).tolist() == sorted(covered)
+
+
+def test_atss_takes_the_only_candidate_an_object_has() -> None:
+    """One level and ``topk=1``: the overlap equals its mean, and a deviation of one number is none."""
+    level = Level(8, 8, 8)
+    points, strides = make_anchor_points([level])
+    predictions = RawPredictions(torch.zeros(1, 64, 3), torch.zeros(1, 64, 4 * 17), points, strides, (level,))
+    target = Target(boxes=torch.tensor([[9.0, 9.0, 30.0, 30.0]]), labels=torch.tensor([1]))
+    truth = collect_ground_truth([target], 3, like=predictions.reg_logits)
+    assert ATSSAssigner(topk=1)(predictions, truth).anchor.tolist() == [2 * 8 + 2]

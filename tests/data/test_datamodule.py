@@ -85,7 +85,11 @@ def test_without_arguments_it_is_shapes() -> None:
 
 
 def test_the_network_input_is_image_size_or_preprocessing() -> None:
+    assert DetectionDataModule().preprocessing.size == (640, 640)
     assert DetectionDataModule(image_size=(320, 416)).preprocessing.size == (320, 416)
+    published = Preprocessing(content_size=(636, 636), channel_order="BGR")
+    expected = Preprocessing(size=(320, 320), content_size=(318, 318), channel_order="BGR")
+    assert DetectionDataModule(image_size=320, preprocessing=published).preprocessing == expected
     preprocessing = Preprocessing(size=(64, 64), keep_ratio=False)
     assert DetectionDataModule(preprocessing=preprocessing).preprocessing is preprocessing
     with pytest.raises(ConfigurationError, match="image size 250x250"):
