@@ -31,6 +31,9 @@ class CachedSet(Protocol):
     def image_path(self, index: int) -> Path | None:
         """Return the file of an image."""
 
+    def fingerprint(self) -> str | None:
+        """Return what changes with the images that are in no files of their own."""
+
 
 def estimated_bytes(dataset: CachedSet, decode: Callable[[int], Decoded], looked_at: int = 16) -> int:
     """Return about how many bytes the decoded images take, from the sizes of some evenly spread ones.
@@ -93,9 +96,9 @@ class DiskCache:
     """Decoded images in memory-mapped files, one per image, that runs, ranks and workers share.
 
     A file is named after what its image is made of: the data set's class and arguments, the index, and path, size and
-    time of change of the image file. So a changed data set of files never meets old images; of images that are in no
-    files of their own (in an archive, a database or an arrow table) only a change of the data set's arguments is
-    noticed. Remove the folder to free the space.
+    time of change of the image file; of images that are in no files of their own (in an archive, a database or an arrow
+    table) the data set's :meth:`~detlit.data.DetectionDataset.fingerprint`. So a changed data set never meets old
+    images. Remove the folder to free the space.
     Files are written beside their place and then renamed: whoever reads one finds it whole.
 
     Args:
@@ -105,15 +108,15 @@ class DiskCache:
         variant: what else the images depend on.
 
     Raises:
-        ConfigurationError: the images do not fit on the disk, or the data set's arguments do not tell which images it
-            has.
+        ConfigurationError: the images do not fit on the disk, or the data set does not tell which images it has.
     """
 
     def __init__(
         self, dataset: CachedSet, decode: Callable[[int], Decoded], folder: str | Path, variant: str = ""
     ) -> None:
         self._dataset = dataset
-        self._folder = Path(folder).expanduser() / _name_of(dataset, variant)
+        fingerprint = _fingerprint_of(dataset)
+        self._folder = Path(folder).expanduser() / _name_of(dataset, [variant, *([fingerprint] if fingerprint else [])])
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             present = sum(1 for entry in os.scandir(self._folder) if entry.name.endswith(_SUFFIX))
@@ -173,10 +176,23 @@ def _read(file: Path) -> Decoded:
     return Decoded(image, factor, (size[0], size[1]))
 
 
-def _name_of(dataset: CachedSet, variant: str) -> str:
+def _fingerprint_of(dataset: CachedSet) -> str | None:
+    """Return the fingerprint of images that are in no files of their own, ``None`` where all are files."""
+    fingerprint = dataset.fingerprint()
+    if fingerprint is None:
+        loose = next((index for index in range(len(dataset)) if dataset.image_path(index) is None), None)
+        if loose is not None:
+            raise ConfigurationError(
+                f"data.cache=disk cannot notice changes of image {loose} of {type(dataset).__name__}, which is no file "
+                "of its own: take data.cache=ram, or give the data set a method fingerprint()."
+            )
+    return fingerprint
+
+
+def _name_of(dataset: CachedSet, details: list[str]) -> str:
     """Return a name for the data set that changes with everything it was made of."""
     try:
-        description = json.dumps([spec_of(dataset), variant], sort_keys=True)  # type: ignore[arg-type]
+        description = json.dumps([spec_of(dataset), *details], sort_keys=True)  # type: ignore[arg-type]
     except CheckpointError as error:
         raise ConfigurationError(
             f"data.cache=disk cannot tell the images of {type(dataset).__name__} from those of another run, because "

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from detlit.data import CocoDataset, DetectionDataModule, DetectionDataset, GroundTruth, SampleIndex, ShapesDataset
+from detlit.data import (
+    CocoDataset,
+    ConcatDataset,
+    DetectionDataModule,
+    DetectionDataset,
+    GroundTruth,
+    HuggingFaceDataset,
+    SampleIndex,
+    ShapesDataset,
+)
 from detlit.data import image_cache as caches
 from detlit.data.images import read_image
 from detlit.data.transforms import Mosaic, RandomAffine
@@ -195,6 +205,67 @@ def test_a_data_set_made_of_objects_cannot_be_told_apart_on_disk(folder: Path) -
 
     with pytest.raises(ConfigurationError, match=r"cache=disk cannot tell the images of Made.*take data\.cache=ram"):
         module(Made(str(folder), object()), cache="disk", cache_dir=str(folder)).setup("fit")
+
+
+class Loose(DetectionDataset):
+    """One image of one colour in no file."""
+
+    class_names = ("block",)
+    level = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        return np.full((64, 64, 3), self.level, dtype=np.uint8)
+
+    def load_target(self, index: int) -> GroundTruth:
+        return {"boxes": [[0, 0, 9, 9]], "labels": [0]}
+
+
+class Known(Loose):
+    """The same, but it tells when the colour changes."""
+
+    def fingerprint(self) -> str | None:
+        return str(self.level)
+
+
+def first_pixel(dataset: DetectionDataset, folder: Path) -> int:
+    prepared = module(dataset, cache="disk", cache_dir=str(folder), batch_size=1).dataset("train")
+    return int(prepared.load_sample(0).image[0, 0, 0])  # type: ignore[union-attr]
+
+
+def test_images_in_no_files_are_cached_on_disk_only_with_a_fingerprint(folder: Path, tmp_path: Path) -> None:
+    cause = r"cache=disk cannot notice changes of image {} of {}, which is no file of its own: take data\.cache=ram, or"
+    with pytest.raises(ConfigurationError, match=cause.format(0, "Loose")):
+        first_pixel(Loose(), tmp_path / "cache")
+    with pytest.raises(ConfigurationError, match=cause.format(6, "ConcatDataset")):
+        first_pixel(ConcatDataset([Files(str(folder)), Loose()]), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_changed_fingerprint_gets_new_images(
+    joined: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = []
+    for level in (10, 20):
+        monkeypatch.setattr(Loose, "level", level)
+        dataset = ConcatDataset([Known(), Files(str(folder))]) if joined else Known()
+        pixels.append(first_pixel(dataset, tmp_path / "cache"))
+    assert pixels == [10, 20]
+
+
+def test_an_arrow_table_that_is_saved_anew_gets_new_images(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    pixels = []
+    for level in (10, 20):
+        image = cv2.imencode(".png", np.full((64, 64, 3), level, dtype=np.uint8))[1].tobytes()
+        columns = {"image": [image], "objects": [{"bbox": [[0, 0, 9, 9]], "category": ["block"]}]}
+        rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        shutil.rmtree(tmp_path / "table", ignore_errors=True)
+        rows.save_to_disk(str(tmp_path / "table"))
+        pixels.append(first_pixel(HuggingFaceDataset(str(tmp_path / "table")), tmp_path / "cache"))
+    assert pixels == [10, 20]
 
 
 def test_a_folder_that_cannot_be_used(folder: Path) -> None:

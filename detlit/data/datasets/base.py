@@ -89,6 +89,13 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         path = self.load_target(index).get("path")
         return Path(path) if path is not None and Path(path).is_file() else None
 
+    def fingerprint(self) -> str | None:
+        """Return a text that changes when images do that are in no files of their own, ``None`` if nothing tells.
+
+        The cache on the disk needs it for such images, to notice that they changed; files tell by their time of change.
+        """
+        return None
+
     def image_size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image number ``index``; override it where that needs no decoding."""
         height, width = self.load_image(index).shape[:2]

@@ -118,6 +118,15 @@ class ConcatDataset(DetectionDataset):
         part, position = self.locate(index)
         return part.image_path(position)
 
+    def fingerprint(self) -> str | None:
+        """Return the fingerprints of the parts, ``None`` if one has none, but images that are in no files."""
+        self._ready()
+        fingerprints = [part.fingerprint() for part in self.datasets]
+        for part, known in zip(self.datasets, fingerprints, strict=True):
+            if known is None and any(part.image_path(index) is None for index in range(len(part))):
+                return None
+        return None if set(fingerprints) == {None} else ",".join(str(known) for known in fingerprints)
+
     def image_size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image number ``index``."""
         part, position = self.locate(index)

@@ -167,6 +167,11 @@ class HuggingFaceDataset(AnnotatedDataset):
         encoded = self._encoded(self.position(index))
         return self.find_image_folder() / encoded if isinstance(encoded, str) else None
 
+    def fingerprint(self) -> str | None:
+        """Return the fingerprint by which ``datasets`` knows the content of the arrow table."""
+        fingerprint = getattr(self._dataset(), "_fingerprint", None)
+        return None if fingerprint is None else str(fingerprint)
+
     def load_image(self, index: int) -> NDArray[np.uint8]:
         """Return image number ``index`` as ``(H, W, 3)`` uint8 RGB."""
         encoded = self._encoded(self.position(index))
