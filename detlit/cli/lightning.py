@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from detlit import callbacks
-from detlit.callbacks import EMA, Checkpoint, EvaluationReport, MonitorGuard
+from detlit.callbacks import EMA, Checkpoint, EvaluationReport, MonitorGuard, PlotMetrics
 from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs
@@ -170,6 +170,8 @@ class DetlitCLI(LightningCLI):
         callbacks = always_on(chosen)
         if self.subcommand == "fit" and trainer_config["logger"]:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
+            if not any(isinstance(callback, PlotMetrics) for callback in chosen):
+                callbacks.append(PlotMetrics())
         if ema is not None:
             callbacks.append(ema)
         if checkpoint is not None and trainer_config["enable_checkpointing"] is not False:

@@ -40,9 +40,9 @@ class DetectionDataModule(LightningDataModule, Recorded):
         val: the validation split.
         test: the test split.
         root: the folder of the data, for data sets that do not name one.
-        image_size: side of the square network input, or (height, width), in pixels, multiples of 32; ``None`` takes that
-            of ``preprocessing``, or 640.
-        preprocessing: how images become network input, instead of the defaults; its content is scaled to ``image_size``.
+        image_size: side of the square network input, or (height, width), in pixels, multiples of 32; ``None`` takes
+            that of ``preprocessing``, or 640.
+        preprocessing: how images become network input, in place of the defaults; its content follows ``image_size``.
         augmentations: changes at random to training images, :func:`~detlit.data.transforms.default_augmentations`
             unless given; ``[]`` for none.
         multi_scale: (least, largest) factor of the network input in training: each batch is of one size, drawn from
