@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.data.datasets.base import DetectionDataset, GroundTruth
+from detlit.data.datasets.base import DetectionDataset, GroundTruth, refuse_normalised
 from detlit.data.datasets.files import missing_files
 from detlit.data.datasets.table import AnnotationTable
 from detlit.data.images import image_size, read_image
@@ -109,6 +109,7 @@ class AnnotatedDataset(DetectionDataset):
             raise DatasetError(f"{self.source} leaves no images: check ignore_empty and classes.")
         self._image_folder = self.find_image_folder()
         self._check_images(table)
+        refuse_normalised(table.boxes, self.source)
         _warn_about(table, self.source)
         return table
 

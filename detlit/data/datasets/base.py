@@ -19,7 +19,7 @@ from detlit.errors import AnnotationError, DatasetError
 from detlit.spec import Recorded
 from detlit.structures import Target
 
-__all__ = ["DetectionDataset", "GroundTruth"]
+__all__ = ["DetectionDataset", "GroundTruth", "refuse_normalised"]
 
 
 class GroundTruth(TypedDict, total=False):
@@ -142,6 +142,8 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DatasetError(f"image {path} is {image.dtype} {image.shape}: load_image must return uint8 (H, W, 3).")
         originals = _originals(truth, len(self.class_names), path)
+        if min(decoded.size) >= 32:
+            refuse_normalised(originals.boxes, path)
         boxes = clip_boxes(originals.boxes, *decoded.size)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return Sample(
@@ -169,6 +171,24 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         if self._worker_generator is None or self._worker_generator[0] != owner:
             self._worker_generator = owner, np.random.default_rng((self.augmentation_seed, torch.initial_seed()))
         return self._worker_generator[1]
+
+
+def refuse_normalised(boxes: NDArray[np.float64], where: str) -> None:
+    """Refuse boxes that are shares of the image's sides instead of pixels, with which nothing would be learned.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy, of an image or of a data set. A single tiny box may be a slip of the mouse.
+        where: what they belong to, for the message.
+
+    Raises:
+        AnnotationError: several boxes with an area, and all within a pixel and a half of the top left corner.
+    """
+    sized = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    if len(sized) > 1 and sized.min() >= 0 and sized.max() <= 1.5:
+        raise AnnotationError(
+            f"{where} has the box {sized[0].round(4).tolist()} and none that is larger than 1.5 pixels: they look "
+            "normalised, multiply them by the width and height of the image."
+        )
 
 
 def _originals(truth: GroundTruth, num_classes: int, path: str) -> Originals:

@@ -73,6 +73,30 @@ def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
         Bad()[0]
 
 
+@pytest.mark.parametrize(
+    ("boxes", "refused"),
+    [
+        ([[0.1, 0.1, 0.5, 0.6], [0.2, 0.0, 1.0, 1.0]], True),
+        ([[0.1, 0.1, 0.5, 0.6]], False),  # one tiny box may be a slip of the mouse
+        ([[0.1, 0.1, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]], False),  # and boxes without area are counted elsewhere
+        ([[0.1, 0.1, 0.5, 0.6], [0.2, 0.0, 1.0, 20.0]], False),
+    ],
+)
+def test_normalised_boxes_are_refused(boxes: list[list[float]], refused: bool) -> None:
+    class Normalised(Squares):
+        def load_image(self, index: int) -> NDArray[np.uint8]:
+            return np.zeros((48, 64, 3), dtype=np.uint8)
+
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": boxes, "labels": [0] * len(boxes), "path": "a.png"}
+
+    if refused:
+        with pytest.raises(AnnotationError, match=r"a\.png has the box \[0\.1, 0\.1, 0\.5, 0\.6\].* look normalised"):
+            Normalised()[0]
+    else:
+        assert len(Normalised()[0][1]["orig_boxes"]) == len(boxes)
+
+
 def test_tools_may_ask_any_data_set_for_paths_and_sizes(tmp_path: Path) -> None:
     class Files(Squares):
         def load_target(self, index: int) -> GroundTruth:
