@@ -6,6 +6,7 @@ from pathlib import Path
 from detlit.data.check.coco import collect_coco
 from detlit.data.check.foreign import collect_dataset, join
 from detlit.data.check.records import Problem, Split
+from detlit.data.check.selection import select
 from detlit.data.check.voc import collect_voc
 from detlit.data.check.yolo import collect_yolo
 from detlit.data.datasets.base import DetectionDataset
@@ -41,17 +42,20 @@ def collect(datasets: Mapping[str, DetectionDataset]) -> tuple[list[Split], list
 
 def _collect(name: str, dataset: DetectionDataset) -> Split:
     if isinstance(dataset, CocoDataset):
-        return collect_coco(name, dataset.annotation_path, _folder_of(dataset))
+        return select(collect_coco(name, dataset.annotation_path, _folder_of(dataset)), dataset)
     if isinstance(dataset, YoloDataset):
         images = dataset._images()
         names, root = dataset.read_class_names(), str(dataset.root or "")
-        return collect_yolo(name, dataset.source, names, root, images, dataset._labels_of(images), dataset.confidence)
+        labels = dataset._labels_of(images)
+        return select(collect_yolo(name, dataset.source, names, root, images, labels, dataset.confidence), dataset)
     if isinstance(dataset, VocDataset):
         images, files = dataset._files()
         inner = relative_to(dataset.find_image_folder(), images)
-        return collect_voc(
-            name, dataset.source, dataset._class_names, inner, images, files, dataset.difficult, dataset.one_based
+        names_given = dataset._class_names if dataset.classes is None else None  # with classes, they are the new names
+        split = collect_voc(
+            name, dataset.source, names_given, inner, images, files, dataset.difficult, dataset.one_based
         )
+        return select(split, dataset)
     if isinstance(dataset, ConcatDataset):
         return join(name, [_collect(name, part) for part in dataset.datasets])
     return collect_dataset(name, dataset)

@@ -125,8 +125,9 @@ def _content(
 
 
 def _ids(split: Split) -> Sequence[int]:
-    """Return the category ids: those of a COCO source, otherwise 1, 2, 3, ..."""
-    return split.class_ids if split.format == "coco" else range(1, len(split.class_names) + 1)
+    """Return the category ids: those of a COCO source whose classes were not chosen, otherwise 1, 2, 3, ..."""
+    known = split.format == "coco" and split.class_ids
+    return split.class_ids if known else range(1, len(split.class_names) + 1)
 
 
 def _new_image_rows(names: Sequence[str], sizes: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class Split:
         source: the annotation file or folder.
         format: "coco", "yolo", "voc", or the class of a data set.
         class_names: the declared classes.
-        class_ids: their ids in the file.
+        class_ids: their ids in the file, empty where there are none.
         images: file names of the images, as annotated.
         paths: where they are; empty if the images are in no files.
         sizes: ``(I, 2)`` int64 annotated (height, width); 0 where nothing says.

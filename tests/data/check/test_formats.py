@@ -1,15 +1,16 @@
 """The same faults in YOLO and VOC files and in data sets of one's own, collected by :func:`collect`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detlit.data import DetectionDataset, GroundTruth, ShapesDataset
+from detlit.data import CocoDataset, DetectionDataset, GroundTruth, ShapesDataset
 from detlit.data.check import Checkup, check_data, collect, fix
+from detlit.data.check.records import Split
 from detlit.data.datasets.concat import ConcatDataset
 from detlit.data.datasets.guess import guess_datasets
 from detlit.data.datasets.voc import VocDataset
@@ -166,6 +167,89 @@ def test_the_options_of_readers_are_followed(tmp_path: Path) -> None:
     for confidence, codes in ((False, ["malformed-record"]), (True, [])):
         splits, _ = collect({"train": YoloDataset(root=str(tmp_path / "yolo"), confidence=confidence)})
         assert list(found(check_data(splits))) == codes
+
+
+def selected(kind: str, root: Path, **selection: Any) -> Split:
+    """Return training images of cats and dogs, the second without objects, as far as a selection keeps them."""
+    dataset: DetectionDataset
+    if kind == "coco":
+        scene = Scene(root)
+        train = scene.content["train"]
+        train["images"] = train["images"][:3]
+        train["annotations"] = [
+            {**row, "category_id": 1 + row["id"] % 2} for row in train["annotations"] if row["image_id"] in (1, 3)
+        ]
+        scene.write()
+        dataset = CocoDataset("annotations/instances_train.json", "images/train", root=str(root), **selection)
+    elif kind == "yolo":
+        (write_yolo(root) / "1.txt").unlink()
+        dataset = YoloDataset(root=str(root), **selection)
+    else:
+        root.mkdir()
+        (write_voc(root) / "1.xml").unlink()
+        dataset = VocDataset(root=str(root), **selection)
+    (split,), problems = collect({"train": dataset})
+    assert (problems, split.problems) == ([], [])
+    dataset.setup()
+    assert (len(dataset), tuple(dataset.class_names)) == (len(split.images), split.class_names)
+    for index in range(len(dataset)):  # what is checked is what is trained on
+        truth, own = dataset.load_target(index), split.image == index
+        assert str(truth["path"]) == split.paths[index]
+        np.testing.assert_allclose(np.asarray(truth["boxes"]), split.boxes[own], atol=1e-4)
+        assert np.asarray(truth["labels"]).tolist() == split.labels[own].tolist()
+    return split
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {},
+        {"classes": ["dog", "cat"]},
+        {"classes": ["dog"]},
+        {"classes": {"cat": "animal", "dog": "animal"}},
+        {"ignore_empty": True},
+        {"max_samples": 2},
+        {"classes": {"dog": "animal"}, "ignore_empty": True, "max_samples": 1},
+    ],
+    ids=str,
+)
+def test_what_a_selection_keeps_is_checked(kind: str, selection: dict[str, Any], tmp_path: Path) -> None:
+    split = selected(kind, tmp_path / "data", **selection)
+    assert (
+        split.class_names
+        == {
+            "": ("cat", "dog", "owl")[: 3 if kind == "coco" else 2],
+            "['dog', 'cat']": ("dog", "cat"),
+            "['dog']": ("dog",),
+            "{'cat': 'animal', 'dog': 'animal'}": ("animal",),
+            "{'dog': 'animal'}": ("animal",),
+        }[str(selection.get("classes", ""))]
+    )
+
+
+def test_classes_that_get_one_name_in_all_splits_are_no_fault(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.content["val"]["categories"] = [{"id": 7, "name": "animal"}]
+    for row in scene.content["val"]["annotations"]:
+        row["category_id"] = 7
+    scene.write()
+    train, val = (
+        CocoDataset(f"annotations/instances_{name}.json", f"images/{name}", root=str(tmp_path), classes=classes)
+        for name, classes in (("train", dict.fromkeys(CLASSES, "animal")), ("val", None))
+    )
+    splits, problems = collect({"train": train, "val": val})
+    checkup = check_data(splits, problems=problems)
+    assert found(checkup) == {}
+    fix(checkup, 0).write(tmp_path / "clean.json")
+    copied = CocoDataset("clean.json", "images/train", root=str(tmp_path))
+    assert (copied.class_names, len(copied.table.labels)) == (("animal",), 32)
+
+
+def test_a_class_to_keep_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    with pytest.raises(DatasetError, match=r"classes asks for 'cow', but .* has cat, dog: correct the name"):
+        collect({"train": YoloDataset(root=str(tmp_path), classes=["cow"])})
 
 
 class Mine(DetectionDataset):
