@@ -111,9 +111,10 @@ def best_point(score: Floats, right: Flags, num_objects: int) -> OperatingPoint:
 
 def _between(score: Floats, last: int) -> float:
     """Return a threshold that keeps the scores ``(D,)`` up to position ``last`` and drops the rest, in their type."""
-    kept = score[last]
-    dropped = score[last + 1] if last + 1 < len(score) else min(score.dtype.type(0), np.nextafter(kept, kept - 1))
-    middle = dropped + (kept - dropped) / 2
+    kept, number = score[last], score.dtype.type  # of a number of Python numpy 1 would make a float64
+    below = min(number(0), np.nextafter(kept, kept - number(1)))
+    dropped = score[last + 1] if last + 1 < len(score) else below
+    middle = dropped + (kept - dropped) / number(2)
     return float(middle if middle < kept else dropped)
 
 

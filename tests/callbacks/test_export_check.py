@@ -14,6 +14,9 @@ from detlit.models import Detector
 from detlit.structures import Preprocessing
 from tests.tiny import tiny_detector
 
+if not hasattr(torch.onnx, "ops"):
+    pytest.skip("export needs torch 2.8", allow_module_level=True)
+
 pytest.importorskip("onnxruntime")
 
 
