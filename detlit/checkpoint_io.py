@@ -5,11 +5,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from detlit.errors import CheckpointError
-from detlit.models.torch_files import damaged
+from detlit.models.torch_files import damaged, write_torch_file
 
 __all__ = ["AtomicCheckpointIO"]
 
@@ -26,18 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in os.fspath(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_torch_file(checkpoint, path)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """Load a checkpoint.

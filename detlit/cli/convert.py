@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from detlit.cli.configs import find_config
 from detlit.cli.messages import FriendlyErrors
 from detlit.errors import CheckpointError, ConfigurationError
@@ -13,6 +11,7 @@ from detlit.models import Detector, presets
 from detlit.models.checkpoint_entry import make_entry
 from detlit.models.checkpoints import read_weights
 from detlit.models.recognition import recognize_preset
+from detlit.models.torch_files import write_torch_file
 from detlit.models.transfer import transfer
 from detlit.models.weights import Weights
 from detlit.postprocess import NMSPostPredictionCallback
@@ -64,8 +63,7 @@ def convert(
         print(f"  {note}")
     names = _class_names(class_names, weights, detector.num_classes)
     detector.set_preprocessing(_preprocessing(preprocessing, weights, source))
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(_checkpoint(detector, weights, names), output)
+    write_torch_file(_checkpoint(detector, weights, names), output)
     print(f"written to {output}: {model}, {len(names)} classes ({', '.join(names[:5])}{', ...' * (len(names) > 5)})")
 
 

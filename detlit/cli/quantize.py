@@ -20,6 +20,7 @@ from detlit.errors import ConfigurationError
 from detlit.export import Verification, export_onnx, verify
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
+from detlit.models.torch_files import write_torch_file
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.quantization import (
     Quantization,
@@ -127,8 +128,7 @@ def quantize_checkpoint(
     if scorer is not None and val_batches != 0:
         before, after = scorer.of_detector(detector), scorer.of_detector(done.detector)
         print(f"\nmAP: {before:.4f} before, {after:.4f} after ({after - before:+.4f})")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(_checkpoint(done.detector, stored), output)
+    write_torch_file(_checkpoint(done.detector, stored), output)
     print(f"written to {output}")
     if onnx is not None:
         if verify and "val" in data.splits:

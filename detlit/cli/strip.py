@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from detlit.cli.messages import FriendlyErrors
 from detlit.errors import ConfigurationError
 from detlit.models.checkpoint_entry import read_checkpoint
+from detlit.models.torch_files import write_torch_file
 
 __all__ = ["main", "strip"]
 
@@ -40,10 +39,7 @@ def strip(source: str, output: str) -> None:
         raise ConfigurationError(f"there is a file {output} already: choose another name.")
     checkpoint = read_checkpoint(source)
     stripped = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    part = Path(f"{output}.part")
-    torch.save(stripped, part)
-    part.replace(output)
+    write_torch_file(stripped, output)
     before, after = (Path(path).stat().st_size / 1e6 for path in (source, output))
     averaged = "averaged weights" if "current_model_state" in checkpoint else "weights"
     print(f"written to {output}: {averaged} of epoch {checkpoint.get('epoch', 0)}, {after:.1f} of {before:.1f} MB")

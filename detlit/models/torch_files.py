@@ -1,7 +1,8 @@
-"""Files of ``torch.save``, read without running code from them."""
+"""Files of ``torch.save``, written whole or not at all, and read without running code from them."""
 
 import codecs
 import functools
+import os
 import pickle
 import re
 import zipfile
@@ -15,7 +16,26 @@ import torch
 
 from detlit.errors import CheckpointError
 
-__all__ = ["damaged", "read_torch_file"]
+__all__ = ["damaged", "read_torch_file", "write_torch_file"]
+
+
+def write_torch_file(content: Any, path: str | Path) -> None:
+    """Write beside the path and rename, so that the file is whole, the old or the new, whatever happens.
+
+    A killed process leaves at most ``NAME.part``, which the next save overwrites.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_torch_file(path: str | Path, map_location: Any = "cpu") -> Any:
