@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from detlit.data.datasets.annotated import AnnotatedDataset, Classes
 from detlit.data.datasets.box_formats import BoxFormat, check_box_format, to_xyxy
+from detlit.data.datasets.labels import label_numbers
 from detlit.data.datasets.table import AnnotationTable, ImageObjects, table_of
 from detlit.data.images import decode_image, encoded_size, image_size, read_image
 from detlit.errors import AnnotationError, ConfigurationError, DatasetError, MissingExtraError
@@ -117,7 +118,7 @@ class HuggingFaceDataset(AnnotatedDataset):
         return self._declared
 
     def _occurring_names(self) -> list[str]:
-        found = {label for row in self._values() for label in row["labels"]}
+        found = {label for row in self._values() for label in row["labels"]} - {None}
         if not all(isinstance(label, str) for label in found):
             raise DatasetError(
                 f"{self.source} has labels without names in {self.columns['labels']!r}: list them in class_names."
@@ -128,9 +129,17 @@ class HuggingFaceDataset(AnnotatedDataset):
         """Yield the annotations of each image, by what they are."""
         paths = {key: name.split(".") for key, name in self.columns.items() if key != "image"}
         rows = self._dataset().select_columns(list(dict.fromkeys(path[0] for path in paths.values())))
+        position = 0
         for batch in rows.with_format("arrow").iter(1000):
             for row in batch.to_pylist():
-                yield {key: _follow(row, path) for key, path in paths.items()}
+                values = {key: _follow(row, path) for key, path in paths.items()}
+                if not isinstance(values["labels"], list):
+                    raise AnnotationError(
+                        f"{self.source} row {position} has the label {values['labels']!r}: the column "
+                        f"{self.columns['labels']!r} must hold a list of labels, one per box."
+                    )
+                yield values
+                position += 1
 
     def read_table(self) -> AnnotationTable:
         """Return all images and objects."""
@@ -140,10 +149,9 @@ class HuggingFaceDataset(AnnotatedDataset):
             where = f"{self.source} row {position}"
             size = self._size_of(position) if self.normalized else None
             boxes = to_xyxy(values["boxes"], self.box_format, size, where)
-            labels = [_number(label, label_of, where) for label in values["labels"]]
+            labels = label_numbers(values["labels"], label_of, where)
             for key in ("boxes", "iscrowd", "area"):
-                if len(values.get(key, labels)) != len(labels):
-                    raise AnnotationError(f"{where} has {len(values[key])} {key} but {len(labels)} labels.")
+                _check_count(key, values.get(key, labels), len(labels), where)
             rows.append(ImageObjects(where, size, boxes.tolist(), labels, [bool(x) for x in values.get("iscrowd", ())]))
             areas += values.get("area", [])
             image_ids.append(values.get("image_id", position))
@@ -254,10 +262,9 @@ def _follow(value: Any, path: Sequence[str]) -> Any:
     return [] if value is None else value
 
 
-def _number(label: Any, label_of: dict[str, int], where: str) -> int:
-    number = label_of.get(label) if isinstance(label, str) else label
-    if not isinstance(number, int) or not 0 <= number < len(label_of):
-        raise AnnotationError(
-            f"{where} has label {label!r}, but the {len(label_of)} classes are {', '.join(label_of)}: correct it."
-        )
-    return number
+def _check_count(key: str, values: Any, count: int, where: str) -> None:
+    """Refuse what is no list of one known value per label."""
+    if not isinstance(values, list) or None in values:
+        raise AnnotationError(f"{where} has {key} {values!r}: each label needs a value, in a list.")
+    if len(values) != count:
+        raise AnnotationError(f"{where} has {len(values)} {key} but {count} labels: give one for each.")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from detlit.data.datasets.annotated import AnnotatedDataset, Classes
 from detlit.data.datasets.box_formats import BoxFormat, check_box_format, to_xyxy
+from detlit.data.datasets.labels import label_numbers
 from detlit.data.datasets.table import AnnotationTable, ImageObjects, table_of
 from detlit.data.images import image_size, read_image, to_rgb8
 from detlit.errors import AnnotationError, ConfigurationError
@@ -68,17 +69,19 @@ class ListDataset(AnnotatedDataset):
         self._declared = tuple(class_names)
         # Not the samples themselves: a copy of them as plain data would be large, and go to every worker.
         self.__dict__["_init_arguments"]["samples"] = plain(iter(()))
-        self._images = [image if isinstance(image, np.ndarray) else os.fspath(image) for image, _, _ in samples]
+        self._images = [_image_of(sample, index) for index, sample in enumerate(samples)]
         label_of = {name: label for label, name in enumerate(self._declared)}
         rows = []
-        for index, (image, boxes, labels) in enumerate(samples):
-            where = _name_of(image, index)
+        for index, (image, (_, boxes, labels)) in enumerate(zip(self._images, samples, strict=True)):
+            name, where = f"samples[{index}]", f"samples[{index}]"
+            if isinstance(image, str):
+                name, where = image, f"{where} ({image})"
             size = self._size_of(index) if normalized else None
             array = to_xyxy(boxes, box_format, size, where)
-            numbers = [_number(label, label_of, where) for label in labels]
+            numbers = label_numbers(labels, label_of, where)
             if len(numbers) != len(array):
                 raise AnnotationError(f"{where} has {len(array)} boxes but {len(numbers)} labels: give one per box.")
-            rows.append(ImageObjects(where, size, array.tolist(), numbers))
+            rows.append(ImageObjects(name, size, array.tolist(), numbers))
         self._all = table_of(rows)
 
     @property
@@ -131,16 +134,18 @@ class ListDataset(AnnotatedDataset):
         return height, width
 
 
-def _name_of(image: str | os.PathLike[str] | NDArray[Any], index: int) -> str:
-    return f"samples[{index}]" if isinstance(image, np.ndarray) else os.fspath(image)
+def _image_of(sample: ListSample, index: int) -> str | NDArray[Any]:
+    """Return the path or the array of a sample.
 
-
-def _number(label: Any, label_of: dict[str, int], where: str) -> int:
-    """Return a label given by number or by name."""
-    if isinstance(label, str) and label in label_of:
-        return label_of[label]
-    if not isinstance(label, str) and float(label).is_integer() and 0 <= label < len(label_of):
-        return int(label)
-    raise AnnotationError(
-        f"{where} has label {label!r}: write one of {', '.join(label_of)}, or its number from 0 to {len(label_of) - 1}."
-    )
+    Raises:
+        AnnotationError: the sample is not of three parts, or its image is neither.
+    """
+    if not isinstance(sample, (tuple, list)) or len(sample) != 3:
+        raise AnnotationError(f"samples[{index}] is not (image, boxes, labels): give all three, [] for no objects.")
+    image = sample[0]
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    shown = repr(image) if image is None or isinstance(image, (int, float)) else f"a {type(image).__name__}"
+    raise AnnotationError(f"samples[{index}] has {shown} for an image: give a path or an array (H, W, 3), RGB.")

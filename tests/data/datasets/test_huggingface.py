@@ -146,6 +146,11 @@ def test_images_may_be_files(tmp_path: Path) -> None:
         ({"boxes": [[[1, 2, 3, 4]], [], [[1, 2, 3, 4]]]}, {}, "row 2 has 1 boxes but 2 labels"),
         ({"boxes": [[[1, 2, 3, np.nan]], [], [[1, 2, 3, 4]] * 2]}, {}, "row 0 has a box that is NaN"),
         ({"crowd": [[1], [1], [0, 1]]}, {"iscrowd": "crowd"}, "row 1 has 1 iscrowd but 0 labels"),
+        ({"area": [[1.0], [], [1.0, None]]}, {"area": "area"}, r"row 2 has area \[1\.0, None\]: each label needs"),
+        ({"area": [1.0, 2.0, 3.0]}, {"area": "area"}, r"row 0 has area 1\.0: each label needs a value, in a list"),
+        ({"labels": [[None], [], ["cat", "dog"]]}, {}, "row 0 has label None, but the 2 classes are cat, dog"),
+        ({"label": [1, 0, 1]}, {"labels": "label", "class_names": ["cat", "dog"]}, "row 0 has the label 1: the column"),
+        ({"label": ["cat", "b", "c"]}, {"labels": "label"}, "row 0 has the label 'cat': the column 'label' must hold"),
     ],
 )
 def test_data_that_cannot_be_understood(columns: Any, arguments: Any, message: str) -> None:

@@ -69,15 +69,40 @@ def test_shared_options_keep_images_and_boxes_together() -> None:
         ([[1, 2, 3, 4], [1]], [0], "has boxes that are not four numbers each"),
         ([[1, 2, 3, float("nan")]], [0], "has a box that is NaN"),
         ([[1, 2, 3, 4]], [], "has 1 boxes but 0 labels"),
-        ([[1, 2, 3, 4]], ["cow"], "has label 'cow': write one of cat, dog, or its number from 0 to 1"),
-        ([[1, 2, 3, 4]], [2], "has label 2: write"),
-        ([[1, 2, 3, 4]], [-1], "has label -1: write"),
-        ([[1, 2, 3, 4]], [0.5], r"has label 0\.5: write"),
+        ([[1, 2, 3, 4]], ["cow"], "has label 'cow', but the 2 classes are cat, dog: write one of these, or"),
+        ([[1, 2, 3, 4]], ["1"], "has label '1', but the 2 classes are cat, dog: .* or its number from 0 to 1"),
+        ([[1, 2, 3, 4]], [2], "has label 2, but"),
+        ([[1, 2, 3, 4]], [-1], "has label -1, but"),
+        ([[1, 2, 3, 4]], [0.5], r"has label 0\.5, but"),
+        ([[1, 2, 3, 4]], [float("nan")], "has label nan, but"),
+        ([[1, 2, 3, 4]], [None], "has label None, but"),
+        ([[1, 2, 3, 4]], [[1]], r"has label \[1\], but"),
+        ([[1, 2, 3, 4]], 1, "has labels 1: write a list, one label per box"),
+        ([[1, 2, 3, 4]], np.array(1), r"has labels array\(1\): write a list"),
+        ([[1, 2, 3, 4]], None, "has labels None: write a list"),
+        ([[1, 2, 3, 4]], "dog", "has labels 'dog': write a list"),
+        (None, [1], r"has boxes \(\): they must be"),
+        (["1 2 3 4"], [1], "has boxes that are not four numbers each"),
     ],
 )
 def test_samples_that_cannot_be_understood(boxes: Any, labels: Any, message: str) -> None:
     with pytest.raises(AnnotationError, match=r"^samples\[1\] " + message):
         ListDataset([(photo(), [], []), (photo(), boxes, labels)], NAMES)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ((None, [], []), r"samples\[1\] has None for an image: give a path or an array \(H, W, 3\), RGB"),
+        ((7, [], []), r"samples\[1\] has 7 for an image"),
+        ((photo(), []), r"samples\[1\] is not \(image, boxes, labels\): give all three"),
+        (None, r"samples\[1\] is not \(image, boxes, labels\)"),
+        (("a.png", [[1, 2, 3, 4]], [2]), r"samples\[1\] \(a\.png\) has label 2, but"),
+    ],
+)
+def test_samples_without_an_image_and_those_of_a_file(sample: Any, message: str) -> None:
+    with pytest.raises(AnnotationError, match="^" + message):
+        ListDataset([(photo(), [], []), sample], NAMES)
 
 
 def test_bad_arguments_and_images_are_named(tmp_path: Path) -> None:
