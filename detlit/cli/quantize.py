@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from detlit.cli.messages import FriendlyErrors
 from detlit.cli.scoring import mean_average_precision
 from detlit.cli.switches import with_switches
 from detlit.data import DetectionDataModule
-from detlit.errors import ConfigurationError
+from detlit.errors import ConfigurationError, DetlitError, MissingExtraError
 from detlit.export import Verification, export_onnx, verify
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
@@ -24,6 +25,7 @@ from detlit.models.torch_files import write_torch_file
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.quantization import (
     Quantization,
+    Quantized,
     calibration_batches,
     format_report,
     format_sensitivity,
@@ -100,10 +102,14 @@ def quantize_checkpoint(
         skip_sensitive: Number of the most sensitive layers that stay in floating point.
         max_drop: Leave out sensitive layers until the mAP is at most that much lower, such as 0.01.
         val_batches: Batches of the validation split that mAPs are measured on; all by default, 0 for no mAP.
-        verify: Compare the ONNX file with torch, and fail unless it is good.
+        verify: Compare the ONNX file with torch, and fail unless it is good; it has its name only then.
         allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
     """
     _refuse_contradictions(output, onnx, verify, data, val_batches, max_drop, rank)
+    if onnx is not None:
+        _require_packages("--onnx", "onnx", "onnxscript")
+    if verify:
+        _require_packages("--verify", "onnxruntime")
     stored = read_checkpoint(ckpt_path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().to(device)
@@ -119,22 +125,17 @@ def quantize_checkpoint(
         max_drop=max_drop,
         score=None if scorer is None else scorer.of_detector,
     )
-    print(format_report(done.layers, worst=WORST))
-    if rank is not None:
-        ranking = sensitivity(done.detector, images[:2], scorer.of_detector if scorer and rank == "map" else None)
-        print(f"\n{format_sensitivity(ranking, by_score=rank == 'map')}")
-    if left_out := done.detector.quantization.skip:  # type: ignore[union-attr]
-        print(f"\nin floating point: {', '.join(left_out)}")
-    if scorer is not None and val_batches != 0:
-        before, after = scorer.of_detector(detector), scorer.of_detector(done.detector)
+    _print_layers(done, images, rank, scorer)
+    measured = None if val_batches == 0 else scorer
+    if measured is not None:
+        before, after = measured.of_detector(detector), measured.of_detector(done.detector)
         print(f"\nmAP: {before:.4f} before, {after:.4f} after ({after - before:+.4f})")
     write_torch_file(_checkpoint(done.detector, stored), output)
     print(f"written to {output}")
     if onnx is not None:
         if verify and "val" in data.splits:
             images = [batch.images for batch in islice(data.val_dataloader(), 2)]
-        shown = images[:2] if verify else []
-        _export(done.detector, detector, stored, onnx, shown, scorer if val_batches != 0 else None)
+        _export(done.detector, detector, stored, Path(onnx), images[:2] if verify else [], measured)
 
 
 def _refuse_contradictions(
@@ -160,6 +161,13 @@ def _refuse_contradictions(
         )
 
 
+def _require_packages(option: str, *names: str) -> None:
+    """Find out that an extra is missing before calibration, not after it."""
+    for name in names:
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{option} needs {name}: pip install 'detlit[onnx]'.")
+
+
 def _calibration_images(
     data: DetectionDataModule, detector: Detector, num_batches: int, batch_size: int
 ) -> list[Tensor]:
@@ -168,6 +176,18 @@ def _calibration_images(
         dataset, detector.preprocessing, num_batches=num_batches, batch_size=batch_size, seed=data.seed
     )
     return list(batches)
+
+
+def _print_layers(
+    done: Quantized, images: list[Tensor], rank: Literal["sqnr", "map"] | None, scorer: "_Scorer | None"
+) -> None:
+    """Print how well layers survive, how sensitive they are if asked to, and which ones do not round."""
+    print(format_report(done.layers, worst=WORST))
+    if rank is not None:
+        ranking = sensitivity(done.detector, images[:2], scorer.of_detector if scorer and rank == "map" else None)
+        print(f"\n{format_sensitivity(ranking, by_score=rank == 'map')}")
+    if left_out := done.detector.quantization.skip:  # type: ignore[union-attr]
+        print(f"\nin floating point: {', '.join(left_out)}")
 
 
 class _Scorer:
@@ -201,20 +221,30 @@ def _export(
     quantized: Detector,
     detector: Detector,
     stored: dict[str, Any],
-    path: str,
+    path: Path,
     images: list[Tensor],
     scorer: _Scorer | None,
 ) -> None:
-    """Write an ONNX file, and verify it on images, if there are any."""
+    """Write an ONNX file; if there are images to verify it on, give it its name only once it is found good."""
     names = stored["detlit"]["class_names"]
-    export_onnx(quantized, path, class_names=names)
-    print(f"written to {path}")
-    if images:
-        print(_verified(quantized, detector, path, images, scorer).require())
+    if not images:
+        export_onnx(quantized, path, class_names=names)
+        print(f"written to {path}")
+        return
+    unverified = path.with_name(f"{path.stem}.unverified{path.suffix}")  # OpenVINO wants the suffix last
+    export_onnx(quantized, unverified, class_names=names)
+    try:
+        verification = _verified(quantized, detector, unverified, images, scorer)
+        print(verification)
+        verification.require()
+    except DetlitError as error:
+        raise type(error)(f"{error} The file is kept as {unverified}.") from error
+    unverified.replace(path)
+    print(f"verified and written to {path}")
 
 
 def _verified(
-    quantized: Detector, detector: Detector, path: str, images: list[Tensor], scorer: _Scorer | None
+    quantized: Detector, detector: Detector, path: Path, images: list[Tensor], scorer: _Scorer | None
 ) -> Verification:
     """Compare on batches of one and of several images, and with the float file in size and speed."""
     score = scorer.of_decoded if scorer is not None and hasattr(scorer.callback, "suppress") else None

@@ -8,6 +8,7 @@ import torch
 
 from detlit import DetectionModule, Predictor
 from detlit.cli import main
+from detlit.export import Verification
 from detlit.models.checkpoint_entry import read_checkpoint
 from tests.callbacks.tiny import quiet_trainer
 from tests.shapes_detector import CHECKPOINT, shapes_data
@@ -74,6 +75,40 @@ def test_the_onnx_file_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "convolutions on integers in ONNX Runtime: 70 of 76 (92.1%)" in out
     assert "times float, ONNX Runtime, one thread" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", "q.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("failures", "status", "name"), [([], 0, "q.onnx"), (["a box is off"], 1, "q.unverified.onnx")], ids=["good", "bad"]
+)
+def test_only_a_good_file_gets_its_name(
+    failures: list[str],
+    status: int,
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verification = Verification([], None, {}, 0, None, None, failures)
+    monkeypatch.setattr("detlit.cli.quantize.export_onnx", lambda _, path, **__: path.write_bytes(b"graph"))
+    monkeypatch.setattr("detlit.cli.quantize._verified", lambda *_: verification)
+    assert run(tmp_path / "q.ckpt", "--val_batches", "0", "--onnx", str(tmp_path / "q.onnx"), "--verify") == status
+    assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", name}
+    said = capsys.readouterr()
+    assert str(verification) in said.out  # the table shows what is wrong
+    if failures:
+        assert f"not good: a box is off. The file is kept as {tmp_path / name}." in said.err
+    else:
+        assert said.out.splitlines()[-1] == f"verified and written to {tmp_path / name}"
+
+
+def test_what_is_not_installed_is_missed_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detlit.cli.quantize.find_spec", lambda name: None if name == "onnxruntime" else name)
+    assert run(tmp_path / "q.ckpt", "--onnx", str(tmp_path / "q.onnx"), "--verify") == 1
+    assert "--verify needs onnxruntime: pip install 'detlit[onnx]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
