@@ -13,16 +13,18 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, distributed
+from torch import Tensor
 
 from detlit.errors import CheckpointError, ConfigurationError
 from detlit.losses import DetectionLoss, PPYoloELoss
+from detlit.losses.means import MeanLosses
 from detlit.metrics import CocoMeanAveragePrecision, DetectionMetric
-from detlit.models.checkpoint_entry import make_entry, read_checkpoint
+from detlit.models.checkpoint_entry import make_entry, match_quantization, read_checkpoint
 from detlit.models.checkpoints import load_weights
+from detlit.models.class_names import placeholder_names
 from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
-from detlit.optim import freeze_parts, keep_frozen_in_eval, parameter_groups, with_total_steps
+from detlit.optim import freeze_parts, keep_frozen_in_eval, parameter_groups, stepped_schedule, with_total_steps
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
 from detlit.spec import Recorded, build, init_spec_of, plain
 from detlit.structures import Batch, Detection, LossOutput, Preprocessing, Target
@@ -106,7 +108,7 @@ class DetectionModule(LightningModule, Recorded):
         self.compile_backend = compile_backend
         self._names_given, self._preprocessing_given = class_names is not None, preprocessing is not None
         self.score_threshold: float | None = None
-        self.class_names = tuple(class_names or _placeholder_names(detector.num_classes))
+        self.class_names = tuple(class_names or placeholder_names(detector.num_classes))
         if len(self.class_names) != detector.num_classes:
             raise ConfigurationError(
                 f"{len(self.class_names)} class names for a detector with {detector.num_classes} classes: "
@@ -124,7 +126,7 @@ class DetectionModule(LightningModule, Recorded):
         parameter_groups(detector, True, self.learning_rates, self.weight_decays)  # refuses wrong names right now
         # In a dict, so that they are no part of the network: no entry in its summary, no device or mode of its own.
         self._metrics = {"": CocoMeanAveragePrecision() if metric is None else metric}
-        self._losses: dict[str, dict[str, Tensor]] = {}
+        self._losses: dict[str, MeanLosses] = {}
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -231,28 +233,10 @@ class DetectionModule(LightningModule, Recorded):
         images, truth = _images_and_targets(batch)
         predictions = self.detector(images)
         if key.partition("_")[0] == "val":
-            self._add_loss(key, self.loss(predictions, truth), len(images))
+            self._losses.setdefault(key, MeanLosses()).update(self.loss(predictions, truth), len(images))
         targets = truth.targets if isinstance(truth, Batch) else truth
         detections = _in_original_pixels(self.post_prediction_callback(predictions), targets)
         self._metric_of(key).update(detections, targets)
-
-    def _add_loss(self, key: str, output: LossOutput, num_images: int) -> None:
-        """Add a batch to the mean loss of a loader, in which each image of it counts once."""
-        values = {"loss": output.total, **output.terms}
-        sums = self._losses.setdefault(key, {})
-        for name, value in (*values.items(), ("images", torch.ones_like(output.total))):
-            sums[name] = sums.get(name, 0) + value.detach() * num_images
-
-    def _mean_losses(self, key: str) -> dict[str, float]:
-        """Return the mean losses of a loader over the images of all ranks, some of which may have had none."""
-        own = {name: float(value) for name, value in self._losses.pop(key, {}).items()}
-        everyone: list[Any] = [own]
-        if distributed.is_available() and distributed.is_initialized():
-            everyone = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, own)
-        names = next((list(sums) for sums in everyone if sums), [])
-        totals = {name: sum(sums[name] for sums in everyone if sums) for name in names}
-        return {name: total / totals["images"] for name, total in totals.items() if name != "images"}
 
     # -------------------------------------------------------------------------------------------- metrics
     def _metric_of(self, key: str) -> DetectionMetric:
@@ -285,7 +269,9 @@ class DetectionModule(LightningModule, Recorded):
             if key == "val" and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
                 self._choose_score_threshold(metric)
             metric.reset()
-            self.log_dict({f"{key}/{name}": loss for name, loss in self._mean_losses(key).items()})
+            self.log_dict(
+                {f"{key}/{name}": loss for name, loss in self._losses.pop(key, MeanLosses()).compute().items()}
+            )
             on_bar = [name for name in ("map", "map_50") if name in values]
             self.log_dict({f"{key}/{name}": values.pop(name).float() for name in on_bar}, prog_bar=True)
             self.log_dict({f"{key}/{name}": value.float() for name, value in values.items()})
@@ -303,17 +289,8 @@ class DetectionModule(LightningModule, Recorded):
             return optimizer
         steps, epochs = lambda: self.trainer.estimated_stepping_batches, lambda: self.trainer.max_epochs
         scheduler = with_total_steps(self.lr_scheduler, steps, epochs)(optimizer)
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "val/map")
-            if scheduler.mode == "min" and "/map" in monitor:
-                raise ConfigurationError(
-                    f"ReduceLROnPlateau with mode='min' would take a rising {monitor} for a plateau: set mode to 'max'."
-                )
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
-            }
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule: Any = stepped_schedule(scheduler)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of all that is trainable; parts are named from the detector on."""
@@ -346,10 +323,10 @@ class DetectionModule(LightningModule, Recorded):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Quantize as the checkpoint is, and refuse other classes, before torch reports names and shapes."""
-        _match_quantization(self.detector, checkpoint.get("detlit", {}))
+        match_quantization(self.detector, checkpoint.get("detlit", {}))
         self.score_threshold = checkpoint.get("detlit", {}).get("score_threshold")
         names = tuple(checkpoint.get("detlit", {}).get("class_names", self.class_names))
-        unnamed = _placeholder_names(len(names))
+        unnamed = placeholder_names(len(names))
         if names != self.class_names and (
             len(names) != len(self.class_names) or unnamed not in (names, self.class_names)
         ):
@@ -396,29 +373,6 @@ class DetectionModule(LightningModule, Recorded):
 def _geometry(preprocessing: Preprocessing) -> Preprocessing:
     """Return the part of a preprocessing that is done where images are loaded; the detector does the rest."""
     return dataclasses.replace(preprocessing, channel_order="RGB", mean=None, std=None)
-
-
-def _match_quantization(detector: Detector, entry: dict[str, Any]) -> None:
-    """Quantize a float detector if the weights to load are quantized.
-
-    Raises:
-        CheckpointError: it is the other way round.
-    """
-    spec = entry.get("module", {}).get("detector", {}).get("init_args", {})
-    if spec.get("quantization") is not None and detector.quantization is None:
-        if spec.get("fused") == "full":
-            detector.eval().fuse(full=True).train()
-        detector.quantize(build(spec["quantization"]))
-    elif spec and spec.get("quantization") is None and detector.quantization is not None:
-        raise CheckpointError(
-            "the checkpoint is not quantized and this run is: start from its weights with model.weights, "
-            "instead of resuming it."
-        )
-
-
-def _placeholder_names(num_classes: int) -> tuple[str, ...]:
-    """Return the names of classes that nobody named."""
-    return tuple(f"class_{label}" for label in range(num_classes))
 
 
 def _stage_key(stage: str, dataloader_idx: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from detlit.data.transforms.letterbox import resized
 from detlit.errors import ConfigurationError
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
+from detlit.models.class_names import placeholder_names
 from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
@@ -115,7 +116,7 @@ class Predictor:
             else:
                 detector = copy.deepcopy(model)
             self.preprocessing = detector.preprocessing
-            self.class_names = tuple(class_names or (f"class_{label}" for label in range(detector.num_classes)))
+            self.class_names = tuple(class_names or placeholder_names(detector.num_classes))
             if len(self.class_names) != detector.num_classes:
                 raise ConfigurationError(
                     f"{len(self.class_names)} names for a detector of {detector.num_classes} classes: give one each."

@@ -10,6 +10,7 @@ from detlit.errors import CheckpointError, ConfigurationError
 from detlit.models import Detector, presets
 from detlit.models.checkpoint_entry import make_entry
 from detlit.models.checkpoints import read_weights
+from detlit.models.class_names import placeholder_names
 from detlit.models.recognition import recognize_preset
 from detlit.models.torch_files import write_torch_file
 from detlit.models.transfer import transfer
@@ -82,7 +83,7 @@ def _detector(model: str, weights: Weights, source: str) -> Detector:
 
 
 def _class_names(given: list[str] | None, weights: Weights, num_classes: int) -> list[str]:
-    names = given or list(weights.class_names or [f"class_{label}" for label in range(num_classes)])
+    names = given or list(weights.class_names or placeholder_names(num_classes))
     if len(names) != num_classes:
         raise ConfigurationError(
             f"{len(names)} class names for weights of {num_classes} classes: give --class_names one name per class."

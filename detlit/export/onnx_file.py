@@ -16,6 +16,7 @@ from detlit import __version__
 from detlit.errors import ConfigurationError, MissingExtraError
 from detlit.export.graph import exportable
 from detlit.export.suppression import NMSFormat, SuppressedDetector, Suppression, output_names, translation_table
+from detlit.models.class_names import placeholder_names
 from detlit.models.detector import Detector
 from detlit.quantization.calibration import named_quantizers, needs_calibration
 
@@ -175,7 +176,7 @@ def file_metadata(
     entries = {
         "detlit": __version__,
         "preprocessing": detector.preprocessing.to_dict(),
-        "class_names": list(class_names) or [f"class_{label}" for label in range(detector.num_classes)],
+        "class_names": list(class_names) or list(placeholder_names(detector.num_classes)),
         "input": input_dtype,
         **more,
     }

@@ -24,7 +24,15 @@ from detlit.models.torch_files import read_torch_file
 from detlit.spec import build
 from detlit.structures import Preprocessing
 
-__all__ = ["FORMAT", "check_entry", "detector_from_checkpoint", "detector_weights", "make_entry", "read_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "check_entry",
+    "detector_from_checkpoint",
+    "detector_weights",
+    "make_entry",
+    "match_quantization",
+    "read_checkpoint",
+]
 
 FORMAT = 1
 """Version of the entry's layout; a reader refuses what is newer than itself."""
@@ -107,3 +115,25 @@ def detector_from_checkpoint(checkpoint: Mapping[str, Any], *, allow_custom_code
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its own detector: {error}") from error
     return detector
+
+
+def match_quantization(detector: Detector, entry: Mapping[str, Any]) -> None:
+    """Quantize a float detector if the weights to load into it are quantized.
+
+    Args:
+        detector: what the weights of the checkpoint are for, changed in place.
+        entry: the ``"detlit"`` entry of the checkpoint.
+
+    Raises:
+        CheckpointError: it is the other way round.
+    """
+    spec = entry.get("module", {}).get("detector", {}).get("init_args", {})
+    if spec.get("quantization") is not None and detector.quantization is None:
+        if spec.get("fused") == "full":
+            detector.eval().fuse(full=True).train()
+        detector.quantize(build(spec["quantization"]))
+    elif spec and spec.get("quantization") is None and detector.quantization is not None:
+        raise CheckpointError(
+            "the checkpoint is not quantized and this run is: start from its weights with model.weights, "
+            "instead of resuming it."
+        )

@@ -7,9 +7,10 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from detlit.errors import CheckpointError, ConfigurationError
+from detlit.models.class_names import known_names
 from detlit.models.detector import Detector
 from detlit.models.input_channels import adapt_input_channels
-from detlit.models.weights import Weights, is_class_layer, known_names
+from detlit.models.weights import Weights, is_class_layer
 
 __all__ = ["LoadReport", "Mode", "transfer"]
 

@@ -1,14 +1,14 @@
 """The weights in a file, whoever wrote it, and what the file says about their use."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from detlit.structures import Preprocessing
 
-__all__ = ["Weights", "is_class_layer", "known_names"]
+__all__ = ["Weights", "is_class_layer"]
 
 _CLASS_LAYER = re.compile(r"^head\.(?:.*\.)?cls_pred\.(?:weight|bias)$")
 
@@ -45,10 +45,3 @@ class Weights:
 def is_class_layer(name: str) -> bool:
     """Tell whether a tensor of a detector has a row per class: those of a head's modules called ``cls_pred``."""
     return _CLASS_LAYER.match(name) is not None
-
-
-def known_names(names: Sequence[str] | None) -> Sequence[str] | None:
-    """Return class names unless they are placeholders, ``class_0``, ``class_1``, ..., which say nothing."""
-    if names is None or all(name == f"class_{label}" for label, name in enumerate(names)):
-        return None
-    return names

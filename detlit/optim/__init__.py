@@ -2,7 +2,7 @@
 
 from detlit.optim.freezing import freeze_parts, keep_frozen_in_eval
 from detlit.optim.parameter_groups import parameter_groups
-from detlit.optim.run_length import with_total_steps
+from detlit.optim.run_length import stepped_schedule, with_total_steps
 from detlit.optim.schedules import WarmupCosine, WarmupExponential, WarmupPoly, WarmupSchedule, WarmupStep
 from detlit.optim.weight_average import WeightAverage
 
@@ -16,5 +16,6 @@ __all__ = [
     "freeze_parts",
     "keep_frozen_in_eval",
     "parameter_groups",
+    "stepped_schedule",
     "with_total_steps",
 ]

@@ -1,15 +1,35 @@
-"""Schedules that learn the length of the run from the Trainer."""
+"""Schedules in a Trainer: when they step, and how they learn the length of the run."""
 
 import functools
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from detlit.errors import ConfigurationError
 
-__all__ = ["with_total_steps"]
+__all__ = ["stepped_schedule", "with_total_steps"]
+
+
+def stepped_schedule(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, Any]:
+    """Return what Lightning wants to know of a scheduler: it steps after every optimizer step.
+
+    :class:`~torch.optim.lr_scheduler.ReduceLROnPlateau` steps after every epoch by its ``monitor``, ``val/map`` unless
+    it has such an attribute (Lightning's subclass does).
+
+    Raises:
+        ConfigurationError: a plateau whose ``mode`` is ``"min"`` watches a mAP, which rises.
+    """
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return {"scheduler": scheduler, "interval": "step"}
+    monitor = getattr(scheduler, "monitor", "val/map")
+    if scheduler.mode == "min" and "/map" in monitor:
+        raise ConfigurationError(
+            f"ReduceLROnPlateau with mode='min' would take a rising {monitor} for a plateau: set mode to 'max'."
+        )
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
 def with_total_steps(
