@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.reduced import ReducedDecoding
+from detlit.errors import DatasetError
 from detlit.structures import Preprocessing
 
-__all__ = ["Decoded", "Decoding", "ImageCache", "ImageSource"]
+__all__ = ["Decoded", "Decoding", "ImageCache", "LoadsImages"]
 
 
 class Decoded(NamedTuple):
@@ -27,7 +28,7 @@ class Decoded(NamedTuple):
     size: tuple[int, int]
 
 
-class ImageSource(Protocol):
+class LoadsImages(Protocol):
     """What loads images: every :class:`~detlit.data.DetectionDataset` does."""
 
     def load_image(self, index: int) -> NDArray[np.uint8]:
@@ -59,7 +60,7 @@ class Decoding:
         self.keep = keep
         self._kept: OrderedDict[int, Decoded] = OrderedDict()
 
-    def load(self, source: ImageSource, index: int) -> Decoded:
+    def load(self, source: LoadsImages, index: int) -> Decoded:
         """Return image number ``index``."""
         if self.cache is not None:
             return self.cache.get(index, lambda: self.decode(source, index))
@@ -75,16 +76,27 @@ class Decoding:
         self._kept.move_to_end(index)
         return self._kept[index]
 
-    def decode(self, source: ImageSource, index: int) -> Decoded:
+    def decode(self, source: LoadsImages, index: int) -> Decoded:
         """Return image number ``index`` without a look at the cache."""
         if self.reduced_for is not None:
             reduced = ReducedDecoding(self.reduced_for)
             with reduced.allowed():
-                image = source.load_image(index)
+                image = _loaded(source, index)
             if image is reduced.image:
                 return Decoded(image, reduced.factor, reduced.size)
             if reduced.image is None:
                 return Decoded(image, 1, image.shape[:2])
         # also where load_image changed what it had read: boxes would not fit a change of a smaller image
-        image = source.load_image(index)
+        image = _loaded(source, index)
         return Decoded(image, 1, image.shape[:2])
+
+
+def _loaded(source: LoadsImages, index: int) -> NDArray[np.uint8]:
+    """Return an image, or refuse what is none."""
+    image = source.load_image(index)
+    if not isinstance(image, np.ndarray):
+        raise DatasetError(
+            f"{type(source).__name__}.load_image({index}) returned {type(image).__name__}: return a uint8 array of "
+            "shape (H, W, 3)."
+        )
+    return image

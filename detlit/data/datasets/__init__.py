@@ -8,7 +8,7 @@ _HOME_OF = {
     "CocoDataset": "coco",
     "ConcatDataset": "concat",
     "DetectionDataset": "base",
-    "GroundTruth": "base",
+    "GroundTruth": "truth",
     "HuggingFaceDataset": "huggingface",
     "ListDataset": "lists",
     "ShapesDataset": "shapes",
@@ -33,7 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from detlit.data.datasets.annotated import AnnotatedDataset
-    from detlit.data.datasets.base import DetectionDataset, GroundTruth
+    from detlit.data.datasets.base import DetectionDataset
     from detlit.data.datasets.coco import CocoDataset
     from detlit.data.datasets.concat import ConcatDataset
     from detlit.data.datasets.guess import guess_datasets

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.data.datasets.base import DetectionDataset, GroundTruth, refuse_normalised
+from detlit.data.datasets.base import DetectionDataset
 from detlit.data.datasets.files import missing_files
 from detlit.data.datasets.table import AnnotationTable
+from detlit.data.datasets.truth import REVERSED_HINT, GroundTruth, refuse_normalised, reversed_boxes
 from detlit.data.images import image_size, read_image
 from detlit.errors import ConfigurationError, DatasetError
 
@@ -110,7 +111,8 @@ class AnnotatedDataset(DetectionDataset):
         self._image_folder = self.find_image_folder()
         self._check_images(table)
         refuse_normalised(table.boxes, self.source)
-        _warn_about(table, self.source)
+        _warn_about(table, self.source, may_be_xywh=getattr(self, "box_format", None) == "xyxy")
+        self._told_of_reversed = True
         return table
 
     def _relabel(self, table: AnnotationTable, declared: Sequence[str]) -> AnnotationTable:
@@ -208,15 +210,17 @@ def select_classes(declared: Sequence[str], classes: Classes | None, source: str
     return renamed
 
 
-def _warn_about(table: AnnotationTable, source: str) -> None:
+def _warn_about(table: AnnotationTable, source: str, may_be_xywh: bool) -> None:
     """Tell once what will be left out of training or looks like a mistake."""
     findings = {
         "without area in the image, left out of training but evaluated": table.without_area(),
         "that repeat another": table.repeated(),
     }
     parts = [_describe(table, rows, what) for what, rows in findings.items() if rows.any()]
+    wrong = int(reversed_boxes(table.boxes).sum()) if may_be_xywh else 0
+    hint = f"; {wrong} of them end before they begin: {REVERSED_HINT}" if wrong else ""
     if parts:
-        warnings.warn(f"{source} has {' and '.join(parts)}.", stacklevel=2)
+        warnings.warn(f"{source} has {' and '.join(parts)}{hint}.", stacklevel=2)
 
 
 def _describe(table: AnnotationTable, rows: NDArray[np.bool_], what: str) -> str:

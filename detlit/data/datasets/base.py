@@ -1,40 +1,26 @@
 """The data set interface."""
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detlit.data.datasets.truth import REVERSED_HINT, GroundTruth, originals_of, refuse_normalised, reversed_boxes
 from detlit.data.decoding import Decoding
-from detlit.data.sample import Originals, Sample, clip_boxes, to_tensors
+from detlit.data.sample import Sample, clip_boxes, to_tensors
 from detlit.data.sampler import SampleIndex
-from detlit.errors import AnnotationError, DatasetError
+from detlit.errors import DatasetError
 from detlit.spec import Recorded
 from detlit.structures import Target
 
-__all__ = ["DetectionDataset", "GroundTruth", "refuse_normalised"]
-
-
-class GroundTruth(TypedDict, total=False):
-    """What is annotated in one image: ``boxes`` and ``labels``, and whatever else is known.
-
-    ``boxes (N, 4)`` xyxy pixels of the image, ``labels (N,)`` contiguous from 0, ``iscrowd (N,)`` (none unless given),
-    ``area (N,)`` square pixels (of the box unless given), ``image_id`` (the index unless given), ``path`` for messages.
-    """
-
-    boxes: ArrayLike
-    labels: ArrayLike
-    iscrowd: ArrayLike
-    area: ArrayLike
-    image_id: int
-    path: str
+__all__ = ["DetectionDataset"]
 
 
 class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
@@ -55,7 +41,7 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
                 return {"boxes": BOXES[index], "labels": LABELS[index]}
 
     Boxes are cut off at the image's edges; those without area there are not trained on, but evaluation still counts
-    them.
+    them. A warning tells if the corners of some are in the wrong order, as of ``xywh`` boxes that are taken for xyxy.
 
     Attributes:
         class_names: names of the labels, in their order.
@@ -70,6 +56,7 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
     transform: Callable[[Sample, np.random.Generator], Sample] | None = None
     augmentation_seed: int = 0
     decoding: Decoding | None = None
+    _told_of_reversed: bool = False
     _worker_generator: tuple[tuple[int, int], np.random.Generator] | None = None
 
     @abstractmethod
@@ -141,9 +128,10 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         path = truth.get("path", f"{type(self).__name__}[{index}]")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DatasetError(f"image {path} is {image.dtype} {image.shape}: load_image must return uint8 (H, W, 3).")
-        originals = _originals(truth, len(self.class_names), path)
+        originals = originals_of(truth, len(self.class_names), path)
         if min(decoded.size) >= 32:
             refuse_normalised(originals.boxes, path)
+        self._tell_of_reversed(originals.boxes, path)
         boxes = clip_boxes(originals.boxes, *decoded.size)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return Sample(
@@ -159,6 +147,17 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
             originals=originals,
         )
 
+    def _tell_of_reversed(self, boxes: NDArray[np.float64], path: str) -> None:
+        """Warn, once per process, of boxes that are left out because their corners are in the wrong order."""
+        wrong = reversed_boxes(boxes)
+        if wrong.any() and not self._told_of_reversed:
+            self._told_of_reversed = True
+            warnings.warn(
+                f"{path} has the box {boxes[wrong][0].tolist()}, which ends before it begins and is left out of "
+                f"training, as all such boxes are: {REVERSED_HINT}.",
+                stacklevel=3,
+            )
+
     def _generator(self, index: int | SampleIndex) -> np.random.Generator:
         """Return the random state of a sample; a foreign sampler's plain index gets that of its worker and epoch.
 
@@ -171,42 +170,3 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         if self._worker_generator is None or self._worker_generator[0] != owner:
             self._worker_generator = owner, np.random.default_rng((self.augmentation_seed, torch.initial_seed()))
         return self._worker_generator[1]
-
-
-def refuse_normalised(boxes: NDArray[np.float64], where: str) -> None:
-    """Refuse boxes that are shares of the image's sides instead of pixels, with which nothing would be learned.
-
-    Args:
-        boxes: ``(N, 4)`` xyxy, of an image or of a data set. A single tiny box may be a slip of the mouse.
-        where: what they belong to, for the message.
-
-    Raises:
-        AnnotationError: several boxes with an area, and all within a pixel and a half of the top left corner.
-    """
-    sized = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-    if len(sized) > 1 and sized.min() >= 0 and sized.max() <= 1.5:
-        raise AnnotationError(
-            f"{where} has the box {sized[0].round(4).tolist()} and none that is larger than 1.5 pixels: they look "
-            "normalised, multiply them by the width and height of the image."
-        )
-
-
-def _originals(truth: GroundTruth, num_classes: int, path: str) -> Originals:
-    """Return the annotated objects as arrays, checked."""
-    boxes = np.array(truth["boxes"], dtype=np.float64)
-    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
-    labels = np.array(truth["labels"], dtype=np.int64).reshape(-1)
-    if boxes.shape != (len(labels), 4):
-        raise AnnotationError(f"{path} has boxes {boxes.shape} for {len(labels)} labels: boxes must be (N, 4).")
-    if not np.isfinite(boxes).all():
-        raise AnnotationError(f"{path} has a box that is NaN or infinite: correct its annotation.")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise AnnotationError(f"{path} has label {wrong}: labels count from 0 to {num_classes - 1}, as class_names do.")
-    size = boxes[:, 2:] - boxes[:, :2]
-    return Originals(
-        boxes=boxes,
-        labels=labels,
-        iscrowd=np.array(truth.get("iscrowd", np.zeros(len(labels))), dtype=np.bool_),
-        area=np.array(truth.get("area", size[:, 0] * size[:, 1]), dtype=np.float64),
-    )

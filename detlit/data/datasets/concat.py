@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.datasets.annotated import AnnotatedDataset
-from detlit.data.datasets.base import DetectionDataset, GroundTruth
+from detlit.data.datasets.base import DetectionDataset
+from detlit.data.datasets.truth import GroundTruth
 from detlit.errors import AnnotationError, ConfigurationError, DatasetError
 
 __all__ = ["ConcatDataset"]
@@ -79,6 +80,7 @@ class ConcatDataset(DetectionDataset):
                     part.use_class_names(names)
                 self._labels.append(_positions(part.class_names, names, type(part).__name__))
                 part.setup()
+            self._told_of_reversed = all(part._told_of_reversed for part in self.datasets)
             self._starts = np.cumsum([0, *map(len, self.datasets)])
         return self._starts
 

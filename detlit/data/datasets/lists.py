@@ -65,6 +65,7 @@ class ListDataset(AnnotatedDataset):
         check_box_format(box_format)
         if len(samples) == 0:
             raise ConfigurationError("samples is empty: give a list of (image, boxes, labels).")
+        self.box_format: BoxFormat = box_format
         self.root = root
         self._declared = tuple(class_names)
         # Not the samples themselves: a copy of them as plain data would be large, and go to every worker.

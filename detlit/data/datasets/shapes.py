@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.datasets.backgrounds import add_grain, draw_background, draw_clutter
-from detlit.data.datasets.base import DetectionDataset, GroundTruth
+from detlit.data.datasets.base import DetectionDataset
+from detlit.data.datasets.truth import GroundTruth
 from detlit.errors import ConfigurationError
 
 __all__ = ["ShapesDataset"]

@@ -1,5 +1,6 @@
 """The data set interface: a custom data set in ten lines, and its random state."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, RandomSampler
 
 from detlit.data import DetectionDataset, GroundTruth, Sample, SampleIndex
-from detlit.data.datasets import ShapesDataset
+from detlit.data.datasets import ConcatDataset, ShapesDataset
+from detlit.data.decoding import Decoding
 from detlit.errors import AnnotationError, DatasetError
+from detlit.structures import Preprocessing
 
 
 class Squares(DetectionDataset):
@@ -62,6 +65,12 @@ def test_an_image_may_be_empty(boxes: object) -> None:
         ({"boxes": [[0, 0, 1, 1]], "labels": []}, r"has boxes \(1, 4\) for 0 labels"),
         ({"boxes": [[0, 0, 1]], "labels": [0]}, r"has boxes \(1, 3\) for 1 labels"),
         ({"boxes": [[0, 0, 1, float("nan")]], "labels": [0], "path": "a.png"}, "a.png has a box that is NaN"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": [None]}, r"Bad\[0\] has labels \[None\]: load_target must return whole"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": ["red"]}, r"Bad\[0\] has labels \['red'\]: load_target must return whole"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": [0.5]}, r"has labels \[0\.5\]: load_target must return whole numbers"),
+        ({"boxes": [[0, 0, 1, 1]] * 2, "labels": [[0], [0, 1]]}, r"has labels \[\[0\], \[0, 1\]\]: load_target must"),
+        ({"boxes": [[0, 0, 1, 1], [0]], "labels": [0, 0]}, r"Bad\[0\] has boxes that are not four numbers each"),
+        ({"boxes": [[0, 0, 1, "x"]], "labels": [0]}, r"Bad\[0\] has boxes that are not four numbers each"),
     ],
 )
 def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
@@ -71,6 +80,34 @@ def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
 
     with pytest.raises(AnnotationError, match=message):
         Bad()[0]
+
+
+def test_an_image_that_is_no_array_is_refused() -> None:
+    class Bad(Squares):
+        def load_image(self, index: int) -> NDArray[np.uint8]:
+            return None  # type: ignore[return-value]
+
+    for decoding in (None, Decoding(Preprocessing())):
+        data = Bad()
+        data.decoding = decoding
+        with pytest.raises(DatasetError, match=r"^Bad\.load_image\(3\) returned NoneType: return a uint8 array"):
+            data[3]
+
+
+def test_boxes_with_corners_in_the_wrong_order_are_told_of_once() -> None:
+    class Sizes(Squares):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": [[1, 2, 3, 4], [10, 2, 5, 6]], "labels": [0, 1], "path": f"{index}.png"}
+
+    data = Sizes()
+    with pytest.warns(UserWarning, match=r"^3\.png has the box \[10\.0, 2\.0, 5\.0, 6\.0\], .*, and these may be xywh"):
+        assert data[3][1]["labels"].tolist() == [0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data[4][1]["labels"].tolist() == [0]
+        Squares()[0]
+    with pytest.warns(UserWarning, match=r"^0\.png has the box"):
+        ConcatDataset([Squares(), Sizes()])[12]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detlit.data import DetectionDataModule, ListDataset
+from detlit.data import ConcatDataset, DetectionDataModule, ListDataset
 from detlit.errors import AnnotationError, CheckpointError, ConfigurationError, DatasetError, ImageReadError
 from detlit.spec import spec_of
 from tests.data.datasets.test_yolo import NAMES, photo
@@ -116,6 +116,17 @@ def test_bad_arguments_and_images_are_named(tmp_path: Path) -> None:
         ListDataset([("none.png", [], [])], NAMES, normalized=True, root=str(tmp_path))
     with pytest.raises(ImageReadError, match=r"samples\[0\] is an array \(30, 40, 2\)"):
         ListDataset([(photo()[..., :2], [], [])], NAMES).load_image(0)
+
+
+def test_boxes_that_may_be_xywh_are_told_of_once() -> None:
+    samples: list[Any] = [(photo(), [[20, 12, 5, 18], [1, 1, 1, 9]], ["dog", "cat"])]
+    told = r"the list of samples has 2 boxes without area .*; 1 of them end before they begin: .* may be xywh"
+    for data in (ListDataset(samples, NAMES), ConcatDataset([ListDataset(samples, NAMES)])):
+        with pytest.warns(UserWarning, match=told) as caught:
+            data[0]
+        assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"without area in the image, left out of training but evaluated \([^;]*\)\.$"):
+        ListDataset([(photo(), [[20, 12, -5, 18]], ["dog"])], NAMES, box_format="xywh").setup()
 
 
 def test_checkpoints_do_not_hold_the_samples() -> None:
