@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.check.records import Problem, Split
-from detlit.data.datasets.coco_file import CocoFile, Row
+from detlit.data.datasets.coco_file import CURE_OF_A_DATA_SET, CocoFile, Row
 from detlit.data.datasets.files import IMAGE_SUFFIXES
 from detlit.errors import AnnotationError
 
@@ -28,7 +28,7 @@ def collect_coco(name: str, path: Path, folder: Path) -> Split:
     Raises:
         DatasetError: the file as a whole cannot be read.
     """
-    file = CocoFile(path)
+    file = CocoFile(path, cure=CURE_OF_A_DATA_SET)
     problems: list[Problem] = []
     classes = _classes(file, problems)
     images = _images(file, problems)

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from detlit.data.datasets.table import AnnotationTable, offsets_of
 from detlit.errors import AnnotationError, DatasetError
 
-__all__ = ["CocoFile", "read_categories", "read_class_names", "read_table"]
+__all__ = ["CURE_OF_A_DATA_SET", "CocoFile", "Row", "read_categories", "read_class_names", "read_table"]
 
 Row = dict[str, Any]
+
+CURE_OF_A_DATA_SET = "check data.root and the data set's 'annotations'"
+"""What to do where a data set's file is missing."""
+
+_TAIL_BYTES = 1 << 20
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -31,8 +36,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 def read_categories(path: Path) -> dict[int, str]:
     """Return id and name of all declared categories, as :func:`read_class_names` does."""
     rows = _find_categories(path)
-    content = CocoFile(path) if rows is None else CocoFile(path, {"categories": rows})
-    return content.categories()
+    content = None if rows is None else {"categories": rows}
+    return CocoFile(path, content, CURE_OF_A_DATA_SET).categories()
 
 
 def read_table(path: Path) -> AnnotationTable:
@@ -42,7 +47,7 @@ def read_table(path: Path) -> AnnotationTable:
         DatasetError: the file is missing or lists no images.
         AnnotationError: an entry is incomplete, contradictory, or no number.
     """
-    file = CocoFile(path)
+    file = CocoFile(path, cure=CURE_OF_A_DATA_SET)
     images, annotations = file.rows("images"), file.rows("annotations")
     if not images:
         raise DatasetError(f"{path} lists no images: choose another annotation file.")
@@ -70,11 +75,16 @@ class CocoFile:
     Args:
         path: the json file.
         content: what it holds, if known already.
+        cure: what to do where there is no such file, the end of that error's sentence.
+
+    Raises:
+        DatasetError: the file is missing or unreadable.
+        AnnotationError: it is no json object.
     """
 
-    def __init__(self, path: Path, content: Row | None = None) -> None:
+    def __init__(self, path: Path, content: Row | None = None, cure: str = "correct its path") -> None:
         self.path = path
-        self.content = _load(path) if content is None else content
+        self.content = _load(path, cure) if content is None else content
 
     def rows(self, key: str) -> list[Row]:
         """Return one of the file's lists."""
@@ -191,11 +201,11 @@ class CocoFile:
         return np.array([label_of[key] for key in ids], dtype=np.int64)
 
 
-def _load(path: Path) -> Row:
+def _load(path: Path, cure: str) -> Row:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, cure) from error
     except ValueError as error:
         raise AnnotationError(f"annotation file {path} is not valid json ({error}): export it again.") from error
     if not isinstance(content, dict):
@@ -206,13 +216,10 @@ def _load(path: Path) -> Row:
     return content
 
 
-def _unreadable(path: Path, error: OSError) -> DatasetError:
+def _unreadable(path: Path, error: OSError, cure: str) -> DatasetError:
     if isinstance(error, FileNotFoundError):
-        return DatasetError(f"there is no annotation file {path}: check data.root and the data set's 'annotations'.")
+        return DatasetError(f"there is no annotation file {path}: {cure}.")
     return DatasetError(f"annotation file {path} cannot be read ({error.strerror}): give a readable json file.")
-
-
-_TAIL_BYTES = 1 << 20
 
 
 def _find_categories(path: Path) -> list[Row] | None:
@@ -222,7 +229,7 @@ def _find_categories(path: Path) -> list[Row] | None:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             tail = file.read().decode(errors="replace")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, CURE_OF_A_DATA_SET) from error
     key = re.compile(r'"categories"\s*:\s*').match(tail, max(0, tail.rfind('"categories"')))
     try:
         rows, end = json.JSONDecoder().raw_decode(tail, key.end()) if key else (None, 0)
