@@ -35,7 +35,12 @@ class Calibration:
 
 
 def calibrate(score: Floats, right: NDArray[np.bool_], num_bins: int = 10) -> Calibration:
-    """Return the reliability of scores ``(D,)`` in [0, 1] of detections that are right or not ``(D,)``."""
+    """Return the reliability of scores ``(D,)`` of detections that are right or not ``(D,)``.
+
+    Scores outside [0, 1] are no probabilities and left out.
+    """
+    inside = (score >= 0) & (score <= 1)
+    score, right = score[inside], right[inside]
     edges = np.linspace(0.0, 1.0, num_bins + 1)
     index = np.clip(np.searchsorted(edges.astype(score.dtype), score, side="right") - 1, 0, num_bins - 1)
     count = np.bincount(index, minlength=num_bins)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def read_results(
     Entries that also hold ``file_name`` and ``category_name``, as ``detlit predict`` writes them, are understood by
     these, because their ids are made up.
 
+    Scores outside [0, 1], such as percents or logits, are legal in the format and read as they are: average precision
+    follows from their order alone. A warning tells that what depends on their values does not mean much then.
+
     Args:
         path: the json file.
         images: position of each image id.
@@ -64,7 +68,8 @@ def read_results(
         The detections, and how many were left out, because the ground truth does not know their category.
 
     Raises:
-        AnnotationError: it is no results file, an image is unknown, or every category is.
+        AnnotationError: it is missing or no results file, a box has a negative side, a number is not finite, an image
+            is unknown, or every category is.
     """
     rows = _load(Path(path))
     named = bool(image_names and label_names) and all("file_name" in row and "category_name" in row for row in rows)
@@ -89,12 +94,24 @@ def read_results(
     label = np.array([classes[row[label_key]] for row in known], dtype=np.int64)
     score = np.array([row["score"] for row in known], dtype=np.float64)
     xywh = np.array([row["bbox"] for row in known], dtype=np.float64).reshape(-1, 4)
+    if len(score) and not 0 <= score.min() <= score.max() <= 1:
+        warnings.warn(
+            f"{path} has scores from {score.min():g} to {score.max():g}: average precision and recall depend on their "
+            "order alone, but score thresholds, curves and calibration are made for scores from 0 to 1.",
+            stacklevel=2,
+        )
     return DetectionTable(image[order], label[order], score[order], xywh[order]), len(rows) - len(known)
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise AnnotationError(f"there is no results file {path}: correct its path.") from None
+    except OSError as error:
+        raise AnnotationError(
+            f"results file {path} cannot be read ({error.strerror}): give a readable file."
+        ) from error
     except ValueError as error:
         raise AnnotationError(f"results file {path} is not valid json ({error}): write it again.") from error
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -106,7 +123,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 
 
 def _check(row: dict[str, Any], number: int, path: str | Path, image_key: str, label_key: str) -> None:
-    """Refuse a detection that is incomplete or no number."""
+    """Refuse a detection that is incomplete, no number, or less than empty."""
     for key in (image_key, label_key, "bbox", "score"):
         if key not in row:
             raise AnnotationError(f"{path}: detection {number} has no {key!r}: add it.")
@@ -117,6 +134,11 @@ def _check(row: dict[str, Any], number: int, path: str | Path, image_key: str, l
         raise AnnotationError(
             f"{path}: detection {number} has bbox {box!r} and score {row['score']!r}: write four finite numbers, "
             "x, y, width and height, and one."
+        )
+    if min(box[2:]) < 0:
+        raise AnnotationError(
+            f"{path}: detection {number} has bbox {box!r} with a negative side: write x, y, width and height, not two "
+            "corners."
         )
 
 

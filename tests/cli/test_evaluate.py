@@ -18,7 +18,7 @@ from detlit.cli import main
 from detlit.cli.evaluate import GroundTruth, evaluate
 from detlit.errors import DatasetError
 from detlit.metrics import DetectionTable, ObjectTable
-from tests.metrics.random_tables import tables
+from tests.metrics.random_tables import tables_for_files
 
 Files = tuple[Path, Path]
 
@@ -58,7 +58,7 @@ def write_files(folder: Path, found: DetectionTable, truth: ObjectTable, num_ima
     return files
 
 
-@given(drawn=tables())
+@given(drawn=tables_for_files())
 def test_files_score_as_in_pycocotools(
     drawn: tuple[DetectionTable, ObjectTable], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -159,8 +159,11 @@ def test_options_that_cannot_work_are_one_line(
 def test_missing_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, annotations = small_files(tmp_path)
     assert main(["evaluate", str(results), str(tmp_path / "no.json")]) == 1
+    error = capsys.readouterr().err
+    assert f"there is no annotation file {tmp_path / 'no.json'}: correct its path.\n" in error
+    assert "data.root" not in error  # a key of other commands
     assert main(["evaluate", str(tmp_path / "no.json"), str(annotations)]) == 1
-    assert capsys.readouterr().err.count("no.json") == 2
+    assert f"there is no results file {tmp_path / 'no.json'}: correct its path.\n" in capsys.readouterr().err
 
 
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Random data sets full of what is hard to score: ties, crowds, given areas, empty images and degenerate boxes."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -36,6 +38,14 @@ def tables(draw: st.DrawFn, max_per_image: int = 12) -> tuple[DetectionTable, Ob
             label[row] = objects.label[copied] if rng.uniform() < 0.8 else label[row]
     score = (rng.integers(1, levels + 1, count) / levels).astype(np.float32)
     return DetectionTable(image, label, score, box), objects
+
+
+@st.composite
+def tables_for_files(draw: st.DrawFn) -> tuple[DetectionTable, ObjectTable]:
+    """Draw the same without negative sides, which no results file may hold."""
+    detections, objects = draw(tables())
+    least = np.array([-np.inf, -np.inf, 0.0, 0.0])
+    return replace(detections, xywh=np.maximum(detections.xywh, least)), objects
 
 
 def as_lists(detections: DetectionTable, objects: ObjectTable) -> tuple[list[Found], list[Thing]]:

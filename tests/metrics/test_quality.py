@@ -199,6 +199,14 @@ def test_calibration_by_hand() -> None:
     assert calibration.expected_error == pytest.approx((4.82 - 4) / 7)
 
 
+def test_scores_that_are_no_probabilities_do_not_count_in_calibration() -> None:
+    score, right = np.array([87.0, 1.0, 0.4, -2.0]), np.array([True, True, False, True])
+    calibration = calibrate(score, right, num_bins=2)
+    assert (calibration.count.tolist(), calibration.precision.tolist()) == ([1, 1], [0.0, 1.0])
+    assert calibration.expected_error == pytest.approx(0.2)
+    assert np.isnan(calibrate(score[:1], right[:1]).expected_error)
+
+
 def test_scores_that_are_probabilities_are_calibrated() -> None:
     rng = np.random.default_rng(0)
     score = rng.uniform(size=100_000)

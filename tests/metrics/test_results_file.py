@@ -11,13 +11,13 @@ from hypothesis import given
 from detlit.errors import AnnotationError
 from detlit.metrics import DetectionTable, ObjectTable
 from detlit.metrics.results_file import read_results, write_results
-from tests.metrics.random_tables import tables
+from tests.metrics.random_tables import tables_for_files
 
 IMAGES, LABELS = {7: 0, 9: 1}, {3: 0, 5: 1}
 ENTRY: dict[str, Any] = {"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4.5], "score": 0.5}
 
 
-@given(drawn=tables())
+@given(drawn=tables_for_files())
 def test_what_is_written_is_read_to_the_last_digit(
     drawn: tuple[DetectionTable, ObjectTable], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -59,6 +59,22 @@ def test_names_win_over_ids(tmp_path: Path) -> None:
         read(tmp_path, [named])
 
 
+@pytest.mark.parametrize(("scores", "shown"), [([87.5, 3], "3 to 87.5"), ([-1.5, 0.5], "-1.5 to 0.5")])
+def test_scores_that_only_rank_are_read_with_a_warning(scores: list[float], shown: str, tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=f"has scores from {shown}: average precision and recall depend on their order"
+    ):
+        found, _ = read(tmp_path, [{**ENTRY, "score": score} for score in scores])
+    assert found.score.tolist() == scores
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"^there is no results file .*none\.json: correct its path\.$"):
+        read_results(tmp_path / "none.json", IMAGES, LABELS)
+    with pytest.raises(AnnotationError, match=r"cannot be read \(Is a directory\): give a readable file"):
+        read_results(tmp_path, IMAGES, LABELS)
+
+
 def test_no_detections_are_fine(tmp_path: Path) -> None:
     assert len(read(tmp_path, [])[0]) == 0
 
@@ -75,6 +91,13 @@ def test_no_detections_are_fine(tmp_path: Path) -> None:
         ([ENTRY, {**ENTRY, "bbox": [1, 2, 3]}], "detection 1 has bbox"),
         ([{**ENTRY, "bbox": [1, 2, 3, "4"]}], "detection 0 has bbox"),
         ('[{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4], "score": NaN}]', "and score nan"),
+        (
+            [ENTRY, {**ENTRY, "bbox": [9, 2, -3, 4]}],
+            r"detection 1 has bbox \[9, 2, -3, 4\] with a negative side: write x",
+        ),
+        ([{**ENTRY, "bbox": [9, 2, 3, -0.5]}], "detection 0 has bbox .* with a negative side"),
+        ('[{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4], "score": Infinity}]', "and score inf"),
+        ('[{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, NaN], "score": 0.5}]', r"has bbox \[1, 2, 3, nan\]"),
         ([{**ENTRY, "image_id": [9]}], r"detection 0 has image_id \[9\]: write an id"),
         ([{"image_id": 9, "category_id": 5, "bbox": [1, 2, 3, 4]}], "detection 0 has no 'score'"),
         (
