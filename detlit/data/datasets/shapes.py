@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detlit import __version__
 from detlit.data.datasets.backgrounds import add_grain, draw_background, draw_clutter
 from detlit.data.datasets.base import DetectionDataset
 from detlit.data.datasets.truth import GroundTruth
@@ -57,6 +59,14 @@ class ShapesDataset(DetectionDataset):
     def load_target(self, index: int) -> GroundTruth:
         """Return the shapes in scene number ``index``."""
         return self._scene(index)[2]
+
+    def image_path(self, index: int) -> Path | None:
+        """Return ``None``: scenes are in no files."""
+        return None
+
+    def fingerprint(self) -> str | None:
+        """Return what scenes are drawn from."""
+        return f"detlit {__version__}, {self.height}x{self.width}, seed {self.seed}"
 
     def _scene(self, index: int) -> tuple[int, NDArray[np.uint8], GroundTruth]:
         """Return index, image and objects; the latest is kept, as both are drawn together but asked for in turn."""

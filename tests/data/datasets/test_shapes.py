@@ -1,10 +1,12 @@
 """Generated scenes."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from detlit.data import ShapesDataset
+from detlit.data import DetectionDataModule, ShapesDataset
 from detlit.data.datasets import shapes
 from detlit.data.datasets.shapes import _unit_outlines
 from detlit.errors import ConfigurationError
@@ -18,6 +20,19 @@ def test_a_scene_depends_on_seed_and_index_alone() -> None:
     np.testing.assert_array_equal(first.load_target(4)["boxes"], again.load_target(4)["boxes"])
     assert not np.array_equal(first.load_image(4), first.load_image(5))
     assert not np.array_equal(first.load_image(4), ShapesDataset(10, seed=4).load_image(4))
+
+
+def test_scenes_can_be_cached_on_disk(tmp_path: Path) -> None:
+    images = {}
+    for side, seed in ((64, 0), (64, 1), (96, 0), (64, 0)):
+        data = DetectionDataModule(
+            train=ShapesDataset(2, side, seed), image_size=64, batch_size=1, cache="disk", cache_dir=str(tmp_path)
+        )
+        prepared = data.dataset("train")
+        assert prepared is not None
+        images[side, seed] = prepared.load_sample(1).image
+        np.testing.assert_array_equal(images[side, seed], ShapesDataset(2, side, seed).load_image(1))
+    assert len(list(tmp_path.iterdir())) == len({ShapesDataset(2, *key).fingerprint() for key in images}) == 3
 
 
 def test_objects_are_as_promised() -> None:
