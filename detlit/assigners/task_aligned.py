@@ -1,5 +1,6 @@
 """Task-aligned assignment: the anchor points that classify and localise an object best learn it."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -34,12 +35,15 @@ class TaskAlignedAssigner(Assigner):
         beta: exponent of the IoU.
 
     Raises:
-        ConfigurationError: ``topk`` below 1.
+        ConfigurationError: ``topk`` below 1, or an exponent that is negative or not finite.
     """
 
     def __init__(self, topk: int = 13, alpha: float = 1.0, beta: float = 6.0) -> None:
         if topk < 1:
             raise ConfigurationError(f"topk={topk} leaves no anchor points to assign: choose at least 1.")
+        for name, exponent in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= exponent < math.inf:
+                raise ConfigurationError(f"{name}={exponent} is no exponent: choose a finite number, 0 or more.")
         self.topk = topk
         self.alpha = alpha
         self.beta = beta

@@ -1,5 +1,6 @@
 """The loss of PP-YOLOE, which YOLO-NAS trains with too."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -41,6 +42,9 @@ class PPYoloELoss(DetectionLoss):
         dfl_loss_weight: weight of ``loss_dfl``.
         assigner: :class:`~detlit.assigners.TaskAlignedAssigner` unless given.
         static_assigner: :class:`~detlit.assigners.ATSSAssigner` unless given.
+
+    Raises:
+        ConfigurationError: less than one class, or weights that are negative, not finite, or all 0.
     """
 
     def __init__(
@@ -55,6 +59,18 @@ class PPYoloELoss(DetectionLoss):
         static_assigner: Assigner | None = None,
     ) -> None:
         super().__init__()
+        if num_classes is not None and num_classes < 1:
+            raise ConfigurationError(f"num_classes={num_classes} is no number of classes: leave it out.")
+        weights = {
+            "classification_loss_weight": classification_loss_weight,
+            "iou_loss_weight": iou_loss_weight,
+            "dfl_loss_weight": dfl_loss_weight,
+        }
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise ConfigurationError(f"{name}={weight} is no weight of a loss: choose a finite number, 0 or more.")
+        if not any(weights.values()):
+            raise ConfigurationError(f"{', '.join(weights)} are all 0, which trains nothing: make one positive.")
         self.num_classes = num_classes
         self.use_varifocal_loss = use_varifocal_loss
         self.use_static_assigner = use_static_assigner

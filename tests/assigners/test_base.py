@@ -116,3 +116,13 @@ def test_an_assigner_may_see_one_image_at_a_time() -> None:
 def test_topk_below_one_is_refused(kind: type[TaskAlignedAssigner]) -> None:
     with pytest.raises(ConfigurationError, match="topk=0 leaves no anchor points to assign: choose at least 1"):
         kind(topk=0)
+
+
+@pytest.mark.parametrize("option", ["alpha", "beta"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_exponents_that_are_none_are_refused(option: str, value: float) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"^{option}={value} is no exponent: choose a finite number, 0 or more"
+    ):
+        TaskAlignedAssigner(**{option: value})
+    TaskAlignedAssigner(**{option: 0.0})

@@ -187,6 +187,21 @@ def test_another_number_of_classes_is_refused() -> None:
         PPYoloELoss(num_classes=80)(make_predictions(), make_targets([1, 1]))
 
 
+@pytest.mark.parametrize("name", ["classification_loss_weight", "iou_loss_weight", "dfl_loss_weight"])
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+def test_weights_that_are_none_are_refused(name: str, weight: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}={weight} is no weight of a loss: choose a finite number, 0"):
+        PPYoloELoss(**{name: weight})  # type: ignore[arg-type]
+    PPYoloELoss(**{name: 0.0})  # type: ignore[arg-type]
+
+
+def test_a_loss_of_nothing_and_of_no_class_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="dfl_loss_weight are all 0, which trains nothing: make one positive"):
+        PPYoloELoss(classification_loss_weight=0.0, iou_loss_weight=0.0, dfl_loss_weight=0.0)
+    with pytest.raises(ConfigurationError, match="num_classes=0 is no number of classes: leave it out"):
+        PPYoloELoss(num_classes=0)
+
+
 def test_label_out_of_range_is_refused() -> None:
     targets = make_targets([1, 1])
     targets[1]["labels"][0] = 3
