@@ -1,6 +1,7 @@
 """Metrics of detection quality, measured in pixels of the original images.
 
-Names are imported when first used: the functions on tables need numpy alone.
+Names are imported when first used: the functions on tables need numpy alone. The metrics come together, since the
+parser finds a class by its short name once it exists.
 """
 
 from importlib import import_module
@@ -17,6 +18,8 @@ _HOME_OF = {
     "evaluate": "detlit.metrics.average_precision",
     "quality_report": "detlit.metrics.quality",
 }
+
+_METRICS = ("CocoMeanAveragePrecision", "DetectionMetric", "DetectionMetrics")
 
 __all__ = [
     "COCO_STATISTICS",
@@ -43,9 +46,9 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home (PEP 562)."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'detlit.metrics' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    for public in _METRICS if name in _METRICS else (name,):
+        globals()[public] = getattr(import_module(_HOME_OF[public]), public)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

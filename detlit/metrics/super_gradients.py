@@ -38,7 +38,7 @@ class DetectionMetrics(CollectingMetric):
     * what cannot be measured, such as the AP of a class without objects, is -1: not 0, NaN or a perfect score.
 
     Args:
-        num_cls: number of classes.
+        num_cls: number of classes, only checked against ``class_names``; ``None`` takes those that there are.
         iou_thres: one IoU threshold, or the first and last of steps of 0.05.
         recall_thres: recall levels of average precision; 0, 0.01, ..., 1 unless given.
         score_thres: of precision, recall and F1.
@@ -46,15 +46,17 @@ class DetectionMetrics(CollectingMetric):
         calc_best_score_thresholds: add ``Best_score_threshold``, where the mean F1 is greatest, and
             ``Best_score_threshold_<name>`` of each class.
         include_classwise_ap: add ``AP@..._<name>`` of each class.
-        class_names: ``class_0``, ... unless given.
+        class_names: names of the labels; those of the data in a :class:`~detlit.module.DetectionModule`, otherwise
+            ``class_0``, ..., unless given.
 
     Raises:
-        ConfigurationError: IoU thresholds outside (0, 1], no steps of 0.05, no class, or not one name for each.
+        ConfigurationError: IoU thresholds outside (0, 1], no steps of 0.05, recall levels or a score outside [0, 1], no
+            detection or class that counts, or, also later, not one name for each class.
     """
 
     def __init__(
         self,
-        num_cls: int,
+        num_cls: int | None = None,
         iou_thres: float | tuple[float, float] = (0.5, 0.95),
         recall_thres: Sequence[float] | None = None,
         score_thres: float = 0.1,
@@ -63,16 +65,25 @@ class DetectionMetrics(CollectingMetric):
         include_classwise_ap: bool = False,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        names = [f"class_{label}" for label in range(num_cls)] if class_names is None else list(class_names)
         first, last = (iou_thres, iou_thres) if isinstance(iou_thres, (int, float)) else iou_thres
         if not 0 < first <= last <= 1:
             raise ConfigurationError(f"iou_thres={iou_thres} is no range of IoU: choose numbers above 0, up to 1.")
         if abs((last - first) / 0.05 - round((last - first) / 0.05)) > 1e-6:
             raise ConfigurationError(f"iou_thres={iou_thres} is no range of steps of 0.05: choose such as (0.5, 0.95).")
-        if num_cls < 1 or len(names) != num_cls:
-            raise ConfigurationError(f"{len(names)} class names for num_cls={num_cls}: give one for each class.")
+        if num_cls is not None and num_cls < 1:
+            raise ConfigurationError(f"num_cls={num_cls} is no number of classes: leave it out.")
+        if recall_thres is not None and not (len(recall_thres) and all(0 <= level <= 1 for level in recall_thres)):
+            raise ConfigurationError(f"recall_thres={recall_thres} are no recall levels: choose numbers from 0 to 1.")
+        if recall_thres is not None and list(recall_thres) != sorted(recall_thres):
+            raise ConfigurationError(f"recall_thres={recall_thres} do not ascend: sort them.")
+        if not 0 <= score_thres <= 1:
+            raise ConfigurationError(f"score_thres={score_thres} is no threshold: choose a number from 0 to 1.")
+        if top_k_predictions < 1:
+            raise ConfigurationError(f"top_k_predictions={top_k_predictions} counts nothing: choose 1 or more.")
         super().__init__()
-        self.class_names = tuple(names)
+        self.num_cls = num_cls
+        self.class_names = None if class_names is None else tuple(class_names)
+        self._names(0)
         self.score_thres = score_thres
         self.calc_best_score_thresholds = calc_best_score_thresholds
         self.include_classwise_ap = include_classwise_ap
@@ -87,9 +98,11 @@ class DetectionMetrics(CollectingMetric):
     def compute(self) -> dict[str, Tensor]:
         """Return ``{"Precision@0.50:0.95": ..., ...}``, float64 scalars."""
         tables = self.tables()
+        labels = (tables.detections.label, tables.objects.label)
+        names = self._names(1 + max(int(label.max(initial=-1)) for label in labels))
         matches = match(tables.detections, tables.objects, self.settings)
         evaluation = accumulate(tables.detections, tables.objects, matches, self.settings)
-        curves = _Curves(tables.detections, tables.objects, matches, self.settings, len(self.class_names))
+        curves = _Curves(tables.detections, tables.objects, matches, self.settings, len(names))
         at_threshold = curves.at(np.array([self.score_thres]))
         suffix = f"@{self.iou_range}"
         values = {f"{name}{suffix}": _mean(at_threshold[name]) for name in ("Precision", "Recall")}
@@ -97,15 +110,24 @@ class DetectionMetrics(CollectingMetric):
         values[f"F1{suffix}"] = _mean(at_threshold["F1"])
         if self.include_classwise_ap:
             by_label = dict(zip(evaluation.labels.tolist(), evaluation.average_precision().tolist(), strict=True))
-            values |= {f"AP{suffix}_{name}": by_label.get(label, -1.0) for label, name in enumerate(self.class_names)}
+            values |= {f"AP{suffix}_{name}": by_label.get(label, -1.0) for label, name in enumerate(names)}
         if self.calc_best_score_thresholds:
             f1 = curves.at(SCORE_LEVELS)["F1"].mean(axis=0)  # (C', S)
             values["Best_score_threshold"] = float(SCORE_LEVELS[f1.mean(axis=0).argmax()]) if len(f1) else -1.0
             best = dict(zip(curves.labels.tolist(), SCORE_LEVELS[f1.argmax(axis=1)].tolist(), strict=True))
-            values |= {
-                f"Best_score_threshold_{name}": best.get(label, -1.0) for label, name in enumerate(self.class_names)
-            }
+            values |= {f"Best_score_threshold_{name}": best.get(label, -1.0) for label, name in enumerate(names)}
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+    def _names(self, least: int) -> tuple[str, ...]:
+        """Return the names of the classes, at least so many where nobody has said how many there are."""
+        if self.class_names is None:
+            return tuple(f"class_{label}" for label in range(self.num_cls or least))
+        if self.num_cls not in (None, len(self.class_names)):
+            raise ConfigurationError(
+                f"{len(self.class_names)} class names for num_cls={self.num_cls}: give one for each class, or leave "
+                "num_cls out."
+            )
+        return self.class_names
 
 
 class _Curves:

@@ -1,13 +1,19 @@
 """SuperGradients' metrics: its numbers where it is right, ours where it is not."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from detlit.errors import ConfigurationError
 from detlit.metrics import CocoMeanAveragePrecision, DetectionMetrics
+from detlit.module import DetectionModule
+from tests.cli.test_lightning import write_config
 from tests.metrics.test_coco import (
     GOLDEN,
     detection,
@@ -17,6 +23,7 @@ from tests.metrics.test_coco import (
     scattered_images,
     target,
 )
+from tests.tiny import tiny_detector
 
 IOU_RANGES: dict[str, Any] = {"50_95": (0.5, 0.95), "50": 0.5, "75": (0.75, 0.75)}
 
@@ -97,10 +104,49 @@ def test_a_perfect_detector_is_perfect() -> None:
     assert all(values[f"{name}@0.50:0.95"] == 1.0 for name in ("mAP", "Precision", "Recall", "F1"))
 
 
-def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"iou_thres=\(0\.9, 0\.5\) is no range of IoU"):
-        DetectionMetrics(2, (0.9, 0.5))
-    with pytest.raises(ConfigurationError, match=r"iou_thres=\(0\.5, 0\.63\) is no range of steps of 0\.05"):
-        DetectionMetrics(2, (0.5, 0.63))
-    with pytest.raises(ConfigurationError, match="1 class names for num_cls=2: give one for each class"):
-        DetectionMetrics(2, class_names=["cat"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"iou_thres": (0.9, 0.5)}, r"iou_thres=\(0\.9, 0\.5\) is no range of IoU"),
+        ({"iou_thres": (0.5, 0.63)}, r"iou_thres=\(0\.5, 0\.63\) is no range of steps of 0\.05"),
+        ({"iou_thres": float("nan")}, "iou_thres=nan is no range of IoU"),
+        ({"class_names": ["cat"]}, "1 class names for num_cls=2: give one for each class, or leave num_cls out"),
+        ({"num_cls": 0}, "num_cls=0 is no number of classes: leave it out"),
+        ({"recall_thres": []}, r"recall_thres=\[\] are no recall levels: choose numbers from 0 to 1"),
+        ({"recall_thres": [0.5, 1.5]}, r"recall_thres=\[0\.5, 1\.5\] are no recall levels"),
+        ({"recall_thres": [0.5, float("nan")]}, r"recall_thres=\[0\.5, nan\] are no recall levels"),
+        ({"recall_thres": [0.5, 0.1]}, r"recall_thres=\[0\.5, 0\.1\] do not ascend: sort them"),
+        ({"score_thres": 25}, "score_thres=25 is no threshold: choose a number from 0 to 1"),
+        ({"score_thres": float("nan")}, "score_thres=nan is no threshold"),
+        ({"top_k_predictions": 0}, "top_k_predictions=0 counts nothing: choose 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match="^" + message):
+        DetectionMetrics(**{"num_cls": 2, **arguments})
+
+
+def test_names_and_number_of_classes_are_those_of_the_data_unless_given() -> None:
+    images = scattered_images()
+    expected = metric_of(images, DetectionMetrics(7))
+    assert metric_of(images, DetectionMetrics()) == expected  # labels up to 6 occur
+    named = DetectionMetrics()
+    names = [f"name {label}" for label in range(7)]
+    DetectionModule(tiny_detector(7), class_names=names, metric=named).setup("validate")
+    assert metric_of(images, named) == {name.replace("class_", "name "): value for name, value in expected.items()}
+    other = DetectionMetrics(3)
+    DetectionModule(tiny_detector(7), class_names=names, metric=other).setup("validate")
+    with pytest.raises(ConfigurationError, match="7 class names for num_cls=3: give one for each class, or leave"):
+        metric_of(images, other)
+
+
+def test_a_config_may_call_it_by_its_bare_name(tmp_path: Path) -> None:
+    """In a process of its own: here the class has been imported long since."""
+    command = [sys.executable, "-m", "detlit", "fit", "--config", write_config(tmp_path), "--print_config"]
+    printed = subprocess.run(
+        [*command, "--model.metric=DetectionMetrics", "--model.metric.iou_thres=0.5"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert yaml.safe_load(printed)["model"]["metric"]["init_args"]["iou_thres"] == 0.5
