@@ -45,10 +45,11 @@ class LearningGuard(Callback):
         objects = objects_in(batch)
         self._objects = None if objects is None or self._objects is None else self._objects + objects
         if self._seen == self.every_n_steps:
-            self._look(trainer)
+            self._look(trainer, batch, objects)
             self._range, self._seen, self._objects = None, 0, 0
 
-    def _look(self, trainer: Trainer) -> None:
+    def _look(self, trainer: Trainer, batch: Any, objects: int | None) -> None:
+        """Judge the batches since the last look; ``objects`` are those of the last, which ``batch`` is."""
         assert self._range is not None
         least, most = torch.stack(self._range).tolist()
         self.looks += 1
@@ -63,11 +64,12 @@ class LearningGuard(Callback):
                 "model.optimizer, the schedule and model.freeze.",
             )
         matched = trainer.callback_metrics.get("train/loss_iou")
-        if self._objects and matched is not None and float(matched) == 0.0:
+        if objects and matched is not None and float(matched) == 0.0:
+            own = "their own image, before any resizing" if isinstance(batch, Batch) else "the images of the batch"
             self._say(
                 "matched",
-                f"None of the {self._objects} objects of the last {self._seen} batches may have matched a prediction, "
-                "as train/loss_iou is 0: check that boxes are xyxy in pixels of the network input, within the image.",
+                f"None of the {objects} objects of the last batch may have matched a prediction, as train/loss_iou is "
+                f"0: check that boxes are xyxy, not xywh or normalised, in pixels of {own}.",
             )
 
     def _say(self, subject: str, sentence: str) -> None:

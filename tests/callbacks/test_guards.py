@@ -10,7 +10,9 @@ from torch import Tensor
 
 from detlit import DetectionDataModule, DetectionModule, ShapesDataset
 from detlit.callbacks import LearningGuard, NonFiniteGuard, OutOfMemoryHelp
+from detlit.data.collation import collate
 from detlit.errors import ConfigurationError, TrainingError
+from detlit.structures import Target
 from tests.callbacks.tiny import TinyModule, quiet_trainer, weights
 from tests.tiny import tiny_detector
 
@@ -112,7 +114,8 @@ def messages(folder: Path, module: TinyModule, guard: LearningGuard, **arguments
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(folder, module, guard, **arguments)
-    return [str(warning.message) for warning in caught if "batches" in str(warning.message)]
+    said = [str(warning.message) for warning in caught]
+    return [message for message in said if "batches" in message or "last batch" in message]
 
 
 class Constant(Sick):
@@ -150,12 +153,44 @@ class Pipeline(TinyModule):
     ("objects", "message"),
     [
         (0, "The last 4 batches had no object: check that the annotations are read"),
-        (3, "None of the 24 objects of the last 4 batches may have matched a prediction"),
+        (
+            3,
+            "None of the 6 objects of the last batch may have matched a prediction, as train/loss_iou is 0: check that "
+            "boxes are xyxy, not xywh or normalised, in pixels of the images of the batch.",
+        ),
     ],
 )
 def test_objects_that_are_missing_or_match_nothing_are_reported(tmp_path: Path, objects: int, message: str) -> None:
     (said,) = messages(tmp_path, Pipeline(objects), LearningGuard(every_n_steps=4), limit_val_batches=0)
     assert said.startswith(message)
+
+
+def test_the_data_module_takes_boxes_in_pixels_of_their_own_image(tmp_path: Path) -> None:
+    """Its batches are in pixels of the network input, which no annotation is."""
+
+    class Batches(Pipeline):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+            target = Target(boxes=torch.tensor([[1.0, 2.0, 30.0, 40.0]]), labels=torch.tensor([0]))
+            return collate([(image, target)] * len(batch[0]))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            inputs = torch.randn(2, 4)
+            return super().training_step((inputs, None), batch_idx)
+
+    (said,) = messages(tmp_path, Batches(1), LearningGuard(every_n_steps=4), limit_val_batches=0)
+    assert said.startswith("None of the 2 objects of the last batch")
+    assert said.endswith("in pixels of their own image, before any resizing.")
+
+
+def test_a_last_batch_without_objects_is_no_sign_of_wrong_boxes(tmp_path: Path) -> None:
+    class Mixed(Pipeline):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            self.objects = 3 - self.objects
+            return super().on_before_batch_transfer(batch, dataloader_idx)
+
+    module = Mixed(0)  # every second batch, the last of four as well, is empty
+    assert messages(tmp_path, module, LearningGuard(every_n_steps=4), limit_val_batches=0) == []
 
 
 @pytest.mark.parametrize(
