@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from detlit.cli.check_data_report import write_report
-from detlit.cli.configs import find_config, flags
+from detlit.cli.configs import find_config, flags, load_config
 from detlit.cli.messages import FriendlyErrors
 from detlit.data.check import Checkup, Finding, Severity, Split, Track, check_data, collect, fix
 from detlit.data.datasets.base import DetectionDataset
@@ -106,10 +105,7 @@ def _data_section(path: Path) -> str:
     Raises:
         ConfigurationError: no config with data.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"config {path} cannot be read: give a YAML file.") from error
+    content = load_config(path)
     if not isinstance(content, dict) or not ({"data", "train", "val", "test"} & content.keys()):
         raise ConfigurationError(f"config {path} has no data section: add 'data', or give --root FOLDER.")
     section: Any = content.get("data", content)

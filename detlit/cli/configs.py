@@ -10,7 +10,19 @@ import yaml
 import detlit
 from detlit.errors import ConfigurationError
 
-__all__ = ["config_folder", "find_config", "find_key", "flags", "load_config", "with_shipped_configs"]
+__all__ = [
+    "config_folder",
+    "find_config",
+    "find_key",
+    "find_part",
+    "flags",
+    "load_config",
+    "with_shipped_configs",
+    "with_shipped_parts",
+]
+
+PARTS = {"data": "data", "model.detector": "model"}
+"""The folder of shipped configs for a part of a config, by its key."""
 
 
 def config_folder() -> Path:
@@ -52,30 +64,62 @@ def flags(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
             yield position, name[2:], argv[position + 1]
 
 
+def find_part(key: str, value: str) -> Path | None:
+    """Return the shipped config that a name such as ``yolo_nas_s`` means for a part of a config, if it is one.
+
+    Args:
+        key: of :data:`PARTS`.
+        value: a name, or anything else that may stand there.
+    """
+    name = value.removesuffix(".yaml")
+    file = config_folder() / PARTS[key] / f"{name}.yaml"
+    return file if name and "/" not in name and not Path(value).is_file() and file.is_file() else None
+
+
 def with_shipped_configs(argv: Sequence[str]) -> list[str]:
     """Return the arguments with the names of shipped configs replaced by their files.
 
     ``--config`` takes any of them, ``--data`` those in ``configs/data`` and ``--model.detector`` those in
     ``configs/model``.
+
+    Raises:
+        ConfigurationError: a config, or data, that is neither a file nor a shipped config.
     """
     resolved = list(argv)
     for position, name, value in flags(argv):
-        part = _PARTS.get(name)
-        if name == "config" and not value.lstrip().startswith("{"):
-            path = find_config(value)
-        elif part and not Path(value).is_file() and (config_folder() / part / f"{value}.yaml").is_file():
-            path = config_folder() / part / f"{value}.yaml"
+        if value.lstrip().startswith("{"):
+            continue
+        if name == "config":
+            path: Path | None = find_config(value)
+        elif name in PARTS:
+            path = find_part(name, value)
+            if path is None and name == "data" and not Path(value).is_file():
+                shipped = ", ".join(file.stem for file in sorted((config_folder() / "data").glob("*.yaml")))
+                raise ConfigurationError(
+                    f"there is no data config {value}, neither a file nor a shipped one: those are {shipped}."
+                )
         else:
             continue
-        if "=" in argv[position]:
+        if path is not None and "=" in argv[position]:
             resolved[position] = f"--{name}={path}"
-        else:
+        elif path is not None:
             resolved[position + 1] = str(path)
     return resolved
 
 
-_PARTS = {"data": "data", "model.detector": "model"}
-"""The folder of shipped configs for a part of a config, by its flag."""
+def with_shipped_parts(config: Any) -> Any:
+    """Return what a config file holds, with ``data: voc`` and ``model: {detector: yolo_nas_s}`` made file names."""
+    if not isinstance(config, dict):
+        return config
+    for key in PARTS:
+        *parents, last = key.split(".")
+        holder: Any = config
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        name = holder.get(last) if isinstance(holder, dict) else None
+        if isinstance(name, str) and (file := find_part(key, name)):
+            holder[last] = str(file)
+    return config
 
 
 def find_key(value: Any, key: str, folder: Path | None = None) -> bool:
@@ -98,13 +142,13 @@ def find_key(value: Any, key: str, folder: Path | None = None) -> bool:
 
 
 def load_config(file: Path) -> Any:
-    """Return what a YAML file holds.
+    """Return what a YAML file holds, with the files of the shipped configs that it names.
 
     Raises:
         ConfigurationError: it is no YAML.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return with_shipped_parts(yaml.safe_load(file.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"config {file} is no text file: give a YAML file.") from error
     except yaml.YAMLError as error:

@@ -1,25 +1,26 @@
 """``detlit fit``, ``validate`` and ``test``: LightningCLI with the defaults a detector needs."""
 
 import json
-import logging
+import shlex
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from detlit import callbacks
 from detlit.callbacks import EMA, Checkpoint, EvaluationReport, MonitorGuard, PlotMetrics
 from detlit.callbacks.defaults import always_on
 from detlit.checkpoint_io import AtomicCheckpointIO
-from detlit.cli.configs import find_key, flags, with_shipped_configs
+from detlit.cli.configs import find_key, flags, with_shipped_configs, with_shipped_parts
+from detlit.cli.console import EpochProgress, ModelSize, plain_words
 from detlit.cli.messages import FriendlyErrors
+from detlit.cli.run_folder import RunFolder
 from detlit.cli.runs import with_named_checkpoints
 from detlit.cli.switches import with_switches
 from detlit.cli.trainer import DetlitTrainer, default_loggers
@@ -43,31 +44,11 @@ LINKS = {
 
 
 class DetlitParser(FriendlyErrors, LightningArgumentParser):
-    """Lightning's parser with short errors."""
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Save the config of ``fit`` beside its logs, and never over an earlier one: config.yaml, config_1.yaml, ..."""
+    """Lightning's parser with short errors and names of shipped configs in config files."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
-        self._folder = Path()
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder on every rank (``log_dir`` broadcasts), then save on rank 0."""
-        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._folder = Path(trainer.log_dir or trainer.default_root_dir)
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the config unless the newest one says the same."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_unset=False)
-        file, number = self._folder / "config.yaml", 0
-        while file.exists() and file.read_text() != text:
-            number += 1
-            file = self._folder / f"config_{number}.yaml"
-        file.write_text(text)
+        set_loader("detlit", lambda text: with_shipped_parts(get_loader("yaml")(text)))
+        super().__init__(*args, **{**kwargs, "parser_mode": "detlit"})
 
 
 class DetlitCLI(LightningCLI):
@@ -135,6 +116,16 @@ class DetlitCLI(LightningCLI):
                 raise
             raise ConfigurationError(str(error)) from error
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; a ``fit`` that fails before its first step leaves no folder."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, RunFolder):
+                    callback.discard()
+            raise
+
     def before_validate(self) -> None:
         """Refuse to do nothing."""
         self._require_split("val")
@@ -158,8 +149,13 @@ class DetlitCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
         chosen = _as_list(config["callbacks"])
         callbacks = [MonitorGuard(), *chosen, *self._default_callbacks({**config, **kwargs}, chosen)]
+        if config["enable_progress_bar"] is not False and not _has(chosen, ProgressBar) and not config["barebones"]:
+            callbacks.append(EpochProgress())
+        if config["enable_model_summary"] is None and not _has(chosen, ModelSummary):
+            callbacks.append(ModelSize())
+            kwargs["enable_model_summary"] = False
         if config["enable_checkpointing"] is None:  # otherwise Lightning would add a checkpoint callback of its own
-            kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+            kwargs["enable_checkpointing"] = _has(callbacks, ModelCheckpoint)
         kwargs["callbacks"] = callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
@@ -170,7 +166,7 @@ class DetlitCLI(LightningCLI):
         callbacks = always_on(chosen)
         if self.subcommand == "fit" and trainer_config["logger"]:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
-            if not any(isinstance(callback, PlotMetrics) for callback in chosen):
+            if not _has(chosen, PlotMetrics):
                 callbacks.append(PlotMetrics())
         if ema is not None:
             callbacks.append(ema)
@@ -200,31 +196,21 @@ def main(argv: Sequence[str]) -> None:
     Args:
         argv: the command and its options.
     """
-    _quieten()
     torch.set_float32_matmul_precision("high")
-    DetlitCLI(
-        DetectionModule,
-        DetectionDataModule,
-        trainer_class=DetlitTrainer,
-        parser_class=DetlitParser,
-        save_config_callback=SaveRunConfig,
-        seed_everything_default=42,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        parser_kwargs={"prog": "detlit", "allow_abbrev": False},
-        args=list(argv),
-    )
-
-
-def _quieten() -> None:
-    """Silence adverts, and warnings about choices that detlit made on purpose."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # every rank logs the values of all ranks already
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # what model.freeze names
-    warnings.filterwarnings("ignore", module="jsonargparse")
+    with plain_words():
+        DetlitCLI(
+            DetectionModule,
+            DetectionDataModule,
+            trainer_class=DetlitTrainer,
+            parser_class=DetlitParser,
+            save_config_callback=RunFolder,
+            save_config_kwargs={"command": shlex.join(["detlit", *argv])},
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"prog": "detlit", "allow_abbrev": False},
+            args=list(argv),
+        )
 
 
 def _refuse_linked_keys(argv: Sequence[str]) -> None:
@@ -289,6 +275,10 @@ def _config_of(checkpoint: str, trusted: bool, resume: bool) -> dict[str, Any]:
     model = {key: value for key, value in model.items() if value is not None}
     data = {"class_names": entry["class_names"], "preprocessing": entry["preprocessing"]}
     return {"model": model, "data": as_config(entry["data"] or data)}
+
+
+def _has(callbacks: Sequence[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
 
 
 def _as_list(value: Any) -> list[Any]:

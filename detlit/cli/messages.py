@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from detlit.cli.configs import config_folder
+
 __all__ = ["FriendlyErrors", "one_line"]
 
 
@@ -39,9 +41,25 @@ class FriendlyErrors(ArgumentParser):
 
 def _shorten(message: str) -> str:
     """Return a parser's message on one line, without the lists of types it tried."""
+    if "fit.model.detector" in message and "required" in message:
+        return f"there is no detector: set model.detector, to one of {_shipped_detectors()}, or to a config of yours."
+    if match := re.search(r'"model\.detector":\s+- Expected a path but (\S+) ', message):
+        return (
+            f"model.detector={match[1]} is neither a config file, nor a class, nor one of {_shipped_detectors()}: "
+            "correct the name."
+        )
+    if "'linked_targets'" in message:
+        return (
+            "model.detector names a function, which a config cannot call: name a shipped detector "
+            f"({_shipped_detectors()}), or a class."
+        )
     message = re.sub(r"Does not validate against any of the Union subtypes\s+Subtypes: .*?\s+Errors:", "", message)
     message = re.sub(r"Given value type: .*", "", message)
     return " ".join(message.split())
+
+
+def _shipped_detectors() -> str:
+    return ", ".join(file.stem for file in sorted((config_folder() / "model").glob("*.yaml")))
 
 
 def _suggestions(parser: ArgumentParser, message: str) -> list[str]:
@@ -53,6 +71,8 @@ def _suggestions(parser: ArgumentParser, message: str) -> list[str]:
         return _nearest(match[2], _parameters(match[1]))
     if match := re.search(r"does not accept (?:nested key|option) '([\w.]+)'", message):
         return _nearest(match[1], keys)
+    if match := re.search(r'"model\.detector":\s+- Expected a path but (\S+) ', message):
+        return _nearest(match[1], _shipped_detectors().split(", "))
     if match := re.search(r"(?:import path string: |class_path ')([\w.]+)", message):
         return _nearest(match[1].rpartition(".")[2], _class_names())
     return []

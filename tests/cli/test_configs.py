@@ -1,10 +1,18 @@
 """Finding configs, and what they say before they are parsed."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
-from detlit.cli.configs import config_folder, find_config, find_key, with_shipped_configs
+from detlit.cli.configs import (
+    config_folder,
+    find_config,
+    find_key,
+    load_config,
+    with_shipped_configs,
+    with_shipped_parts,
+)
 from detlit.errors import ConfigurationError
 
 
@@ -40,7 +48,26 @@ def test_parts_of_a_config_are_found_by_name(flag: str, name: str, file: str) ->
     path = str(config_folder() / file)
     assert with_shipped_configs(["fit", flag, name]) == ["fit", flag, path]
     assert with_shipped_configs(["fit", f"{flag}={name}"]) == ["fit", f"{flag}={path}"]
-    assert with_shipped_configs(["fit", flag, "quickstart"]) == ["fit", flag, "quickstart"]
+
+
+def test_unknown_data_list_what_is_shipped_and_an_unknown_detector_may_be_a_class() -> None:
+    with pytest.raises(ConfigurationError, match=r"no data config quickstart.*: those are coco2017, "):
+        with_shipped_configs(["fit", "--data", "quickstart"])
+    assert with_shipped_configs(["fit", "--model.detector", "Detector"]) == ["fit", "--model.detector", "Detector"]
+
+
+def test_parts_are_found_by_name_in_config_files_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {detector: yolo_nas_n}\ndata: voc\n")
+    assert load_config(tmp_path / "mine.yaml") == {
+        "model": {"detector": str(config_folder() / "model/yolo_nas_n.yaml")},
+        "data": str(config_folder() / "data/voc.yaml"),
+    }
+    assert find_key(tmp_path / "mine.yaml", "model.detector.init_args.backbone")
+
+
+@pytest.mark.parametrize("config", [{"model": None}, {"data": {"root": "voc"}}, {"model": "voc"}, ["data"], None, 3])
+def test_what_names_no_part_stays(config: object) -> None:
+    assert with_shipped_parts(copy.deepcopy(config)) == config
 
 
 def test_inline_json_is_left_alone() -> None:

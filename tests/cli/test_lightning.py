@@ -177,6 +177,30 @@ def test_typos_get_one_line_and_a_suggestion(
 
 
 @pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"detector": "yolo_nas_xs"}, "did you mean: yolo_nas_s?"),
+        ({"detector": "nope"}, "model.detector=nope is neither a config file, nor a class, nor one of ppyoloe_l, "),
+        ({"detector": {"class_path": "detlit.yolo_nas_s"}}, "model.detector names a function"),
+        ({}, "there is no detector: set model.detector, to one of ppyoloe_l, "),
+    ],
+)
+def test_a_detector_that_is_none_lists_those_there_are(
+    model: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "--config", write_config(tmp_path, model=model)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_names_shipped_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, model={"detector": "yolo_nas_n"}, data="shapes")
+    assert run("fit", "--config", config, "--print_config") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["detector"]["class_path"].endswith(".Detector")
+    assert printed["data"]["train"]["class_path"].endswith(".ShapesDataset")
+
+
+@pytest.mark.parametrize(
     ("model", "cure"),
     [
         ({"class_names": ["a"]}, "set data.class_names instead"),
