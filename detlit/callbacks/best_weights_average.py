@@ -157,13 +157,19 @@ class BestWeightsAverage(Callback):
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def state_dict(self) -> dict[str, Any]:
-        """Return the scores and files of the snapshots."""
-        return {"snapshots": [[score, str(path)] for score, path in self._snapshots]}
+        """Return the scores and files of the snapshots, and the files that are still to be deleted."""
+        return {
+            "snapshots": [[score, str(path)] for score, path in self._snapshots],
+            "superseded": [[step, str(path)] for step, path in self._superseded],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the snapshots that are still there."""
         stored = [(score, Path(path)) for score, path in state_dict["snapshots"]]
-        self._snapshots = [(score, path) for score, path in stored if path.exists()]
+        present = [(score, path) for score, path in stored if path.exists()]
+        self._snapshots = present[: self.k]  # the run may go on with a smaller one
+        superseded = [(step, Path(path)) for step, path in state_dict.get("superseded", [])]
+        self._superseded = [*superseded, *((0, path) for _, path in present[self.k :])]
         if missing := [str(path) for _, path in stored if not path.exists()]:
             rank_zero_warn(f"The average of the best weights goes on without {', '.join(missing)}, not there any more.")
 

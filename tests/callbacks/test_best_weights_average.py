@@ -128,23 +128,31 @@ def test_the_average_can_be_loaded_and_tested(tmp_path: Path) -> None:
     assert torch.equal(module.seen[-1], loaded.network[0].weight)
 
 
-def test_resuming_goes_on_with_the_snapshots(tmp_path: Path) -> None:
-    scores = [0.3, 0.4, 0.1, 0.2, 0.5, 0.1]
+class StopAt(Callback):
+    """Interrupt a run before an epoch."""
 
-    class Stop(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            if trainer.current_epoch == 3:
-                raise KeyboardInterrupt
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
 
-    straight, resumed = BestWeightsAverage(k=3), BestWeightsAverage(k=3)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(tmp_path: Path, stop: int) -> None:
+    scores = [0.3, 0.2, 0.4, 0.1, 0.5, 0.6]  # the third, fifth and sixth each supersede another
+    straight, resumed = BestWeightsAverage(k=2), BestWeightsAverage(k=2)
     fit(tmp_path / "straight", straight, scores)
     with pytest.raises((SystemExit, KeyboardInterrupt)):
-        fit(tmp_path / "half", BestWeightsAverage(k=3), scores, Stop())
-    assert len(list((tmp_path / "half" / "average").iterdir())) == 3
+        fit(tmp_path / "half", BestWeightsAverage(k=2), scores, StopAt(stop))
     fit(tmp_path / "half", resumed, scores, ckpt_path=tmp_path / "half" / "last.ckpt")
     assert straight.average_path is not None
     assert resumed.average_path is not None
     assert_same(*(torch.load(each.average_path, weights_only=True)["state_dict"] for each in (resumed, straight)))
+    assert resumed.average_score == straight.average_score
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in tmp_path.iterdir()]
+    assert files[0] == files[1]
 
 
 def test_the_last_checkpoint_names_snapshots_that_are_there_whenever_it_is_asked(tmp_path: Path) -> None:
@@ -168,13 +176,24 @@ def test_the_last_checkpoint_names_snapshots_that_are_there_whenever_it_is_asked
     assert not (tmp_path / "average").exists()
 
 
+def test_a_run_may_go_on_with_fewer_snapshots(tmp_path: Path) -> None:
+    scores = [0.3, 0.4, 0.5, 0.1]
+    keep, average = Keep(), BestWeightsAverage(k=2)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, BestWeightsAverage(k=3), scores, keep, StopAt(3))
+    fit(tmp_path, average, scores, ckpt_path=tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "average.ckpt", weights_only=True)["state_dict"]
+    assert_same(saved, mean([keep.states[2], keep.states[1]]))
+    assert not (tmp_path / "average").exists()
+
+
 def test_snapshots_that_are_gone_are_named(tmp_path: Path) -> None:
     there = tmp_path / "there.ckpt"
     there.touch()
     average = BestWeightsAverage()
     with pytest.warns(UserWarning, match=r"goes on without gone\.ckpt, not there any more"):
         average.load_state_dict({"snapshots": [[0.5, "gone.ckpt"], [0.4, str(there)]]})
-    assert average.state_dict() == {"snapshots": [[0.4, str(there)]]}
+    assert average.state_dict() == {"snapshots": [[0.4, str(there)]], "superseded": []}
     json.dumps(average.state_dict())
 
 
