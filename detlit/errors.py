@@ -3,6 +3,8 @@
 The command line prints them as a single line and exits with status 1; scripts see ordinary exceptions.
 """
 
+from collections.abc import Iterable
+
 __all__ = [
     "AnnotationError",
     "CheckpointError",
@@ -13,6 +15,7 @@ __all__ = [
     "ImageReadError",
     "MissingExtraError",
     "TrainingError",
+    "abridged",
 ]
 
 
@@ -50,3 +53,9 @@ class ExportError(DetlitError, RuntimeError):
 
 class TrainingError(DetlitError, RuntimeError):
     """A run that cannot go on, such as one whose gradients are no longer finite."""
+
+
+def abridged(values: Iterable[object], limit: int = 5) -> str:
+    """Return the first of some values for a message: ``a, b, c and 7 more``."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if len(texts) > limit else "")

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from detlit.errors import CheckpointError, ConfigurationError
+from detlit.errors import CheckpointError, ConfigurationError, abridged
 from detlit.losses import DetectionLoss, PPYoloELoss
 from detlit.losses.means import MeanLosses
 from detlit.metrics import CocoMeanAveragePrecision, DetectionMetric
@@ -157,8 +157,8 @@ class DetectionModule(LightningModule, Recorded):
         if names is not None and tuple(names) != self.class_names:
             if self._names_given or len(names) != len(self.class_names):
                 raise ConfigurationError(
-                    f"the data have {len(names)} classes ({_abridge(names)}) and the module {len(self.class_names)} "
-                    f"({_abridge(self.class_names)}): build it with data.num_classes and data.class_names."
+                    f"the data have {len(names)} classes ({abridged(names)}) and the module {len(self.class_names)} "
+                    f"({abridged(self.class_names)}): build it with data.num_classes and data.class_names."
                 )
             self.class_names = tuple(names)
         if isinstance(preprocessing, Preprocessing) and _geometry(preprocessing) != _geometry(self.preprocessing):
@@ -331,8 +331,8 @@ class DetectionModule(LightningModule, Recorded):
             len(names) != len(self.class_names) or unnamed not in (names, self.class_names)
         ):
             raise CheckpointError(
-                f"the checkpoint has {len(names)} classes ({_abridge(names)}) and this run {len(self.class_names)} "
-                f"({_abridge(self.class_names)}): use the data and classes it was trained with, in their order."
+                f"the checkpoint has {len(names)} classes ({abridged(names)}) and this run {len(self.class_names)} "
+                f"({abridged(self.class_names)}): use the data and classes it was trained with, in their order."
             )
 
     @classmethod
@@ -377,10 +377,6 @@ def _geometry(preprocessing: Preprocessing) -> Preprocessing:
 
 def _stage_key(stage: str, dataloader_idx: int) -> str:
     return stage if dataloader_idx == 0 else f"{stage}_{dataloader_idx}"
-
-
-def _abridge(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def _images_and_targets(batch: AnyBatch) -> tuple[Tensor, Batch | Sequence[Target]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detlit.errors import AnnotationError
+from detlit.errors import AnnotationError, abridged
 from detlit.metrics.tables import DetectionTable, stable_order
 
 __all__ = ["read_results", "write_results"]
@@ -87,7 +87,7 @@ def read_results(
     if rows and not known:
         raise AnnotationError(
             f"{path}: no {label_key} is known to the ground truth, the first is {rows[0][label_key]!r} and it has "
-            f"{', '.join(map(repr, list(classes)[:5]))}, ...: map the categories before writing results."
+            f"{abridged(map(repr, classes))}: map the categories before writing results."
         )
     image = np.array([positions[row[image_key]] for row in known], dtype=np.int64)
     order = stable_order(image)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from detlit.errors import CheckpointError, ConfigurationError
+from detlit.errors import CheckpointError, ConfigurationError, abridged
 from detlit.models.class_names import known_names
 from detlit.models.detector import Detector
 from detlit.models.input_channels import adapt_input_channels
@@ -46,11 +46,11 @@ class LoadReport:
         for what, reasons in (("not loaded", self.skipped), ("left out", self.unexpected)):
             for reason in dict.fromkeys(reasons.values()):
                 names = [name for name, given in reasons.items() if given == reason]
-                lines.append(f"  {what}, {reason}: {_abridge(names)}")
+                lines.append(f"  {what}, {reason}: {abridged(names, 3)}")
         if self.adapted:
-            lines.append(f"  fitted to another number of image channels: {_abridge(self.adapted)}")
+            lines.append(f"  fitted to another number of image channels: {abridged(self.adapted, 3)}")
         if self.kept_classes:
-            lines.append(f"  but loaded for the classes of the same name: {_abridge(self.kept_classes)}")
+            lines.append(f"  but loaded for the classes of the same name: {abridged(self.kept_classes, 3)}")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -176,10 +176,6 @@ def _refusal(source: str, misfits: Sequence[str], detector: Detector, weights: W
     if not misfits:
         return f"{source} has no tensor in common with the detector: build the detector it was trained as."
     return (
-        f"{source} does not fit the detector in {len(misfits)} tensors, {_abridge(misfits)}: build the detector it was "
-        "trained as, or load what matches with mode='matching'."
+        f"{source} does not fit the detector in {len(misfits)} tensors, {abridged(misfits, 3)}: build the detector it "
+        "was trained as, or load what matches with mode='matching'."
     )
-
-
-def _abridge(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -14,7 +14,7 @@ from detlit.data.datasets.files import missing_files
 from detlit.data.datasets.table import AnnotationTable
 from detlit.data.datasets.truth import REVERSED_HINT, GroundTruth, refuse_normalised, reversed_boxes
 from detlit.data.images import image_size, read_image
-from detlit.errors import ConfigurationError, DatasetError
+from detlit.errors import ConfigurationError, DatasetError, abridged
 
 __all__ = ["AnnotatedDataset", "Classes", "select_classes"]
 
@@ -129,7 +129,7 @@ class AnnotatedDataset(DetectionDataset):
         if len(lost):
             raise DatasetError(
                 f"{self.source} annotates class {renamed[declared[table.labels[lost[0]]]]!r}, but the classes of this "
-                f"run are {_abridge(names)}: add it to data.class_names, or correct the name."
+                f"run are {abridged(names)}: add it to data.class_names, or correct the name."
             )
         return relabelled if (relabelled.labels >= 0).all() else relabelled.select_objects(relabelled.labels >= 0)
 
@@ -206,7 +206,7 @@ def select_classes(declared: Sequence[str], classes: Classes | None, source: str
     renamed = dict(classes) if isinstance(classes, Mapping) else {name: name for name in classes}
     unknown = [name for name in renamed if name not in declared]
     if unknown:
-        raise DatasetError(f"classes asks for {unknown[0]!r}, but {source} has {_abridge(declared)}: correct the name.")
+        raise DatasetError(f"classes asks for {unknown[0]!r}, but {source} has {abridged(declared)}: correct the name.")
     return renamed
 
 
@@ -229,7 +229,3 @@ def _describe(table: AnnotationTable, rows: NDArray[np.bool_], what: str) -> str
     shown = ", ".join([names[0], *(name.removeprefix(same) for name in names[1:])])
     boxes = "box" if rows.sum() == 1 else "boxes"
     return f"{rows.sum()} {boxes} {what} ({shown}{', ...' if rows.sum() > 3 else ''})"
-
-
-def _abridge(values: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(values[:limit]) + (f", ... ({len(values)} in all)" if len(values) > limit else "")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.datasets.table import AnnotationTable, offsets_of
-from detlit.errors import AnnotationError, DatasetError
+from detlit.errors import AnnotationError, DatasetError, abridged
 
 __all__ = ["CURE_OF_A_DATA_SET", "CocoFile", "Row", "read_categories", "read_class_names", "read_table"]
 
@@ -196,7 +196,7 @@ class CocoFile:
             if key not in label_of:
                 raise AnnotationError(
                     f"{self.path}: annotation {_name(row)} has category_id {key}, which 'categories' does not declare: "
-                    f"the declared ones are {_abridge(label_of)}."
+                    f"the declared ones are {abridged(label_of)}."
                 )
         return np.array([label_of[key] for key in ids], dtype=np.int64)
 
@@ -257,8 +257,3 @@ def _name(row: Row) -> str:
 
 def _and_others(count: int) -> str:
     return f" (and {count} others)" if count > 0 else ""
-
-
-def _abridge(values: Any, limit: int = 5) -> str:
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:limit]) + (f", ... ({len(shown)} in all)" if len(shown) > limit else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detlit.data.datasets.files import read_text
-from detlit.errors import AnnotationError
+from detlit.errors import AnnotationError, abridged
 
 __all__ = ["DataYaml", "YoloObject", "label_path", "parse_line", "read_data_yaml", "read_labels", "read_list"]
 
@@ -171,7 +171,7 @@ def _class_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise AnnotationError(
-                f"{path} names the classes {_abridge(list(names))}: give each of 0, 1, 2, ... a name, none left out."
+                f"{path} names the classes {abridged(names, 8)}: give each of 0, 1, 2, ... a name, none left out."
             )
         names = [names[key] for key in range(len(names))]
     if not isinstance(names, list) or not names:
@@ -200,7 +200,3 @@ def _load(path: Path) -> dict[str, Any]:
 def _quoted(line: str, limit: int = 60) -> str:
     line = " ".join(line.split())
     return repr(line if len(line) <= limit else line[:limit] + "...")
-
-
-def _abridge(values: list[Any], limit: int = 8) -> str:
-    return ", ".join(str(value) for value in values[:limit]) + (", ..." if len(values) > limit else "")
