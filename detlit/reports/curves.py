@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detlit.reports.evaluation_charts import COLORS
+
 __all__ = ["Best", "Curve", "draw_curves"]
 
 Curve = Sequence[tuple[float, float]]
 """Points (step, value); those that are not finite interrupt the line."""
 
-_COLORS = ("#2f7fe0", "#e08a1e", "#2e9e5b", "#c2408a", "#8a63d2", "#1a9aa8", "#b0892a", "#d9534f")
 _MOST_RATES = 6
 _SMOOTHED = 40
 """Points from which on a line of training is drawn thin, below its moving average; validation is drawn as it is."""
@@ -65,7 +66,7 @@ def _draw_panel(axes: Any, title: str, curves: Mapping[str, Curve], best: Best |
     for number, (name, curve) in enumerate(curves.items()):
         steps, values = np.array(curve, dtype=float).T
         values = np.where(np.isfinite(values), values, np.nan)
-        color = _COLORS[number % len(_COLORS)]
+        color = COLORS[number % len(COLORS)]
         smooth = name.startswith("train/") and len(values) >= _SMOOTHED
         marker = "o" if len(values) <= 25 else None
         axes.plot(
