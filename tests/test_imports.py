@@ -47,7 +47,10 @@ MAY_IMPORT = {
 }
 """What a part of detlit may import besides itself, and besides what everyone may."""
 
-LIGHTNING = {"cli/lightning.py", "cli/trainer.py", "module.py", "checkpoint_io.py", "data/datamodule.py", "callbacks/"}
+LIGHTNING = {
+    *("cli/lightning.py", "cli/trainer.py", "cli/console.py", "cli/run_folder.py"),
+    *("module.py", "checkpoint_io.py", "data/datamodule.py", "callbacks/"),
+}
 """Files and folders that may import Lightning; everything else is plain PyTorch and fits any pipeline."""
 
 LIGHT = ["__init__.py", "__main__.py", "cli/__init__.py", "errors.py"]

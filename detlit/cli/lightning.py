@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs, with_shipped_parts
 from detlit.cli.console import EpochProgress, ModelSize, plain_words
 from detlit.cli.messages import FriendlyErrors
-from detlit.cli.run_folder import RunFolder
+from detlit.cli.run_folder import RunFolder, kept_if_it_trains
 from detlit.cli.runs import with_named_checkpoints
 from detlit.cli.switches import with_switches
 from detlit.cli.trainer import DetlitTrainer, default_loggers
@@ -118,13 +119,8 @@ class DetlitCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run; a ``fit`` that fails before its first step leaves no folder."""
-        try:
+        with kept_if_it_trains(self.trainer) if subcommand == "fit" else nullcontext():
             super()._run_subcommand(subcommand)
-        except BaseException:
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, RunFolder):
-                    callback.discard()
-            raise
 
     def before_validate(self) -> None:
         """Refuse to do nothing."""

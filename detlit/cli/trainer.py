@@ -81,4 +81,11 @@ def default_loggers(folder: str) -> list[Logger]:
     csv = CSVLogger(folder, name="")
     if find_spec("tensorboard") is None:
         return [csv]
-    return [csv, TensorBoardLogger(folder, name="", version=csv.version)]
+    return [csv, _TensorBoard(folder, name="", version=csv.version)]
+
+
+class _TensorBoard(TensorBoardLogger):
+    """A logger without ``hparams.yaml``, which would be empty: ``config.yaml`` holds the parameters."""
+
+    def save(self) -> None:
+        """Write nothing."""
