@@ -12,6 +12,8 @@ from detlit.structures import Batch, Target
 
 __all__ = ["collate"]
 
+_UNCHANGED = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
     """Return images and targets as one flat :class:`~detlit.structures.Batch`.
@@ -48,9 +50,6 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
         orig_objects=_original_objects(targets),
         paths=[target.get("path", "") for target in targets],
     )
-
-
-_UNCHANGED = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 def _check_sizes(images: Sequence[Tensor]) -> None:

@@ -21,6 +21,12 @@ from detlit.spec import spec_of
 
 __all__ = ["DiskCache", "RamCache", "estimated_bytes"]
 
+_ARENA_BYTES = 2**26
+"""Many images in few tensors: where workers do not fork, each tensor passes to them as an open file."""
+
+_SUFFIX = ".rgb"
+_HEADER_BYTES = 20
+
 
 class CachedSet(Protocol):
     """What a cache must know of a data set: every :class:`~detlit.data.DetectionDataset` has it."""
@@ -86,10 +92,6 @@ class RamCache:
         pixels = self._arenas[arena][start : start + height * width * 3].numpy().reshape(height, width, 3)
         pixels.flags.writeable = False
         return Decoded(pixels, factor, size)
-
-
-_ARENA_BYTES = 2**26
-"""Many images in few tensors: where workers do not fork, each tensor passes to them as an open file."""
 
 
 class DiskCache:
@@ -162,10 +164,6 @@ class DiskCache:
                     "another disk, or leave data.cache out."
                 ) from error
             raise
-
-
-_SUFFIX = ".rgb"
-_HEADER_BYTES = 20
 
 
 def _read(file: Path) -> Decoded:

@@ -14,6 +14,8 @@ from detlit.errors import ImageReadError
 
 __all__ = ["decode_image", "encoded_size", "image_size", "read_image", "to_rgb8", "write_image"]
 
+_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Return an image file as ``(H, W, 3)`` uint8 RGB.
@@ -139,9 +141,6 @@ def _unreadable(path: str | Path, error: OSError) -> ImageReadError:
     if isinstance(error, FileNotFoundError):
         return ImageReadError(f"there is no image {path}: check the folder and the file name.")
     return ImageReadError(f"image {path} cannot be opened ({error.strerror or error}): check the file.")
-
-
-_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 def _decode(data: NDArray[np.uint8], flags: int, name: str | Path) -> NDArray[np.uint8]:

@@ -16,6 +16,8 @@ __all__ = ["ReducedDecoding", "decode_reduced"]
 
 _FLAGS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
+_ACTIVE: ContextVar["ReducedDecoding | None"] = ContextVar("reduced_decoding", default=None)
+
 
 class ReducedDecoding:
     """What :func:`~detlit.data.images.read_image` may do, and did, while a data set loads an image.
@@ -43,9 +45,6 @@ class ReducedDecoding:
             yield
         finally:
             _ACTIVE.reset(token)
-
-
-_ACTIVE: ContextVar[ReducedDecoding | None] = ContextVar("reduced_decoding", default=None)
 
 
 def decode_reduced(data: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8] | None:

@@ -20,6 +20,8 @@ BACKGROUND_IOU, MATCH_IOU = 0.1, 0.5
 ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 """The kinds of error. All but the last are wrong detections, tried in the order of :func:`_kinds`."""
 
+_CORRECTIONS = (*ERROR_KINDS, "false_positives", "false_negatives")
+
 RIGHT, IGNORED = -1, -2
 """Kinds of detections that are no errors."""
 
@@ -102,9 +104,6 @@ def break_down_errors(
         about,
         missed,
     )
-
-
-_CORRECTIONS = (*ERROR_KINDS, "false_positives", "false_negatives")
 
 
 def _count(kind: Integers, missed: Integers) -> dict[str, int]:

@@ -22,6 +22,14 @@ does."""
 SLACK = 2.0
 """Pixels that a box may reach out of its image and still fit."""
 
+_WRITTEN_IN = {"coco": "xywh", "yolo": "cxcywh", "voc": "xyxy"}
+
+_IN_WORDS = {
+    "xywh": "left, top, width, height",
+    "cxcywh": "centre x, centre y, width, height",
+    "xyxy": "left, top, right, bottom",
+}
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -62,15 +70,6 @@ def check_formats(records: Records, finite: Mask) -> list[Reading]:
         if other is not None:
             readings.append(Reading("other-format", rows, ~_fits(boxes, sizes), f"{split.name}: {other}"))
     return readings
-
-
-_WRITTEN_IN = {"coco": "xywh", "yolo": "cxcywh", "voc": "xyxy"}
-
-_IN_WORDS = {
-    "xywh": "left, top, width, height",
-    "cxcywh": "centre x, centre y, width, height",
-    "xyxy": "left, top, right, bottom",
-}
 
 
 def _other_unit(boxes: Boxes, sizes: Boxes, rows: Mask, file_format: str, written_in: str) -> Reading | None:

@@ -18,6 +18,8 @@ __all__ = ["guess_datasets"]
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+
 
 def guess_datasets(root: str | Path) -> dict[str, AnnotatedDataset]:
     """Return the data sets found in a folder by split, ``"train"``, ``"val"`` or ``"test"``; nothing is parsed in full.
@@ -89,9 +91,6 @@ def _coco_images(root: Path, path: Path, split: str) -> str | None:
     present = [sum((folder / name).is_file() for name in names) for folder in folders]
     best = folders[present.index(max(present))]
     return best.relative_to(root).as_posix() if any(present) else None
-
-
-_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def _folders(folder: Path) -> list[Path]:
