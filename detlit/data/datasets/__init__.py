@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from detlit.data.datasets.huggingface import HuggingFaceDataset
     from detlit.data.datasets.lists import ListDataset
     from detlit.data.datasets.shapes import ShapesDataset
+    from detlit.data.datasets.truth import GroundTruth
     from detlit.data.datasets.voc import VocDataset
     from detlit.data.datasets.yolo import YoloDataset
 

@@ -76,8 +76,8 @@ def _labels(given: Any, path: str) -> NDArray[np.int64]:
 
 def reversed_boxes(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return ``(N,)`` whether the second corner of an xyxy box lies left of the first, or above it."""
-    reversed_: NDArray[np.bool_] = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-    return reversed_
+    first, second = boxes[:, :2], boxes[:, 2:]
+    return (second[:, 0] < first[:, 0]) | (second[:, 1] < first[:, 1])
 
 
 def refuse_normalised(boxes: NDArray[np.float64], where: str) -> None:
