@@ -44,14 +44,13 @@ def _collect(name: str, dataset: DetectionDataset) -> Split:
     if isinstance(dataset, CocoDataset):
         return select(collect_coco(name, dataset.annotation_path, _folder_of(dataset)), dataset)
     if isinstance(dataset, YoloDataset):
-        images = dataset._images()
+        images, labels = dataset.files()
         names, root = dataset.read_class_names(), str(dataset.root or "")
-        labels = dataset._labels_of(images)
         return select(collect_yolo(name, dataset.source, names, root, images, labels, dataset.confidence), dataset)
     if isinstance(dataset, VocDataset):
-        images, files = dataset._files()
+        images, files = dataset.files()
         inner = relative_to(dataset.find_image_folder(), images)
-        names_given = dataset._class_names if dataset.classes is None else None  # with classes, they are the new names
+        names_given = dataset.known_class_names if dataset.classes is None else None  # else they are the new names
         split = collect_voc(
             name, dataset.source, names_given, inner, images, files, dataset.difficult, dataset.one_based
         )

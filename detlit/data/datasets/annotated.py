@@ -84,6 +84,11 @@ class AnnotatedDataset(DetectionDataset):
             self._class_names = tuple(dict.fromkeys(renamed.values()))
         return self._class_names
 
+    @property
+    def known_class_names(self) -> tuple[str, ...] | None:
+        """Names of the labels if they were given or have been read already; nothing is read for this."""
+        return self._class_names
+
     def use_class_names(self, names: Sequence[str]) -> None:
         """Label objects by the position of their class in ``names``; annotated classes must be among them."""
         self._class_names = tuple(names)

@@ -98,7 +98,7 @@ class VocDataset(AnnotatedDataset):
     def _arrays(self) -> Arrays:
         """Return the table of all objects, which of them are difficult, and the class names."""
         folder = self.find_image_folder()
-        images, files = self._files()
+        images, files = self.files()
         present = [file for file in files if file is not None]
         if not present:
             raise DatasetError(
@@ -109,8 +109,12 @@ class VocDataset(AnnotatedDataset):
         key = fingerprint(present, *names)
         return cached_arrays(Path(self.root or ""), f"{self.source} {folder}", key, lambda: _parse(names, files))
 
-    def _files(self) -> tuple[list[str], list[str | None]]:
-        """Return the paths of the images, and the xml file of each, or ``None``."""
+    def files(self) -> tuple[list[str], list[str | None]]:
+        """Return the paths of the images, and the xml file of each, or ``None``.
+
+        Raises:
+            DatasetError: a folder or an image is missing, or there are no images.
+        """
         folder, annotations = self.find_image_folder(), Path(self.root or "", self.annotations)
         xml_of = _by_stem(annotations, {".xml"})
         image_of = _by_stem(folder, IMAGE_SUFFIXES)

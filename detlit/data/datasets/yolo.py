@@ -90,9 +90,8 @@ class YoloDataset(AnnotatedDataset):
 
     def read_table(self) -> AnnotationTable:
         """Return all images and objects, from the cache if nothing has changed."""
-        images = self._images()
+        images, labels = self.files()
         _refuse_lost(self.source, images)
-        labels = self._labels_of(images)
         absent = set(missing_files(labels))
         present = [path for path in labels if path not in absent]
         if not present:
@@ -107,6 +106,15 @@ class YoloDataset(AnnotatedDataset):
         table = AnnotationTable(**arrays)
         self._check_ids(table)
         return table
+
+    def files(self) -> tuple[list[str], list[str]]:
+        """Return the paths of the images, and where the label file of each would be; none of them need exist.
+
+        Raises:
+            DatasetError: a folder or list is missing, there are no images, or two share a label file.
+        """
+        images = self._images()
+        return images, self._labels_of(images)
 
     def _images(self) -> list[str]:
         """Return the paths of the images."""
