@@ -14,7 +14,7 @@ from detlit.assigners.matching import decode_at, resolve_claims, to_device
 from detlit.errors import ConfigurationError
 from detlit.ops.anchors import make_anchor_points
 from detlit.ops.boxes import iou_of_sides
-from detlit.ops.targets import GroundTruth
+from detlit.ops.targets import BatchObjects
 from detlit.structures import Level, RawPredictions
 
 __all__ = ["ATSSAssigner"]
@@ -47,7 +47,7 @@ class ATSSAssigner(Assigner):
         self.topk = topk
 
     @torch.no_grad()
-    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+    def __call__(self, predictions: RawPredictions, ground_truth: BatchObjects) -> Assignment:
         """Assign by distance and overlap with the anchor squares; see :meth:`Assigner.__call__`."""
         device, num_anchors = ground_truth.labels.device, predictions.cls_logits.shape[1]
         matches = self._match(predictions.levels, ground_truth, num_anchors)
@@ -56,7 +56,7 @@ class ATSSAssigner(Assigner):
         scores = iou_of_sides(boxes.unbind(1), decode_at(predictions, positions).unbind())
         return Assignment(positions // num_anchors, positions % num_anchors, objects, scores)
 
-    def _match(self, levels: Sequence[Level], ground_truth: GroundTruth, num_anchors: int) -> tuple[Tensor, Tensor]:
+    def _match(self, levels: Sequence[Level], ground_truth: BatchObjects, num_anchors: int) -> tuple[Tensor, Tensor]:
         """Return ``(P,)`` matched ``image * A + anchor`` and their objects, on the host."""
         points, strides = make_anchor_points(levels, dtype=torch.float64)
         squares = torch.cat((points - strides * (_ANCHOR_SCALE / 2), points + strides * (_ANCHOR_SCALE / 2)), dim=1)

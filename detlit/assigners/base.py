@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detlit.ops.boxes import decode_boxes, full_precision
-from detlit.ops.targets import GroundTruth
+from detlit.ops.targets import BatchObjects
 from detlit.spec import Recorded
 from detlit.structures import Level, RawPredictions
 
@@ -20,7 +20,7 @@ class Assignment(NamedTuple):
     Attributes:
         image: ``(P,)`` int64 position of the image in the batch.
         anchor: ``(P,)`` int64 anchor point; no anchor point of an image occurs twice.
-        object: ``(P,)`` int64 row of its object in the :class:`~detlit.ops.targets.GroundTruth`.
+        object: ``(P,)`` int64 row of its object in the :class:`~detlit.ops.targets.BatchObjects`.
         scores: ``(P,)`` in [0, 1], the classification target of the object's class.
     """
 
@@ -42,7 +42,7 @@ class Assigner(Recorded, ABC):
     """Base of assigners. One that is easier to write for a single image derives from :class:`ImageAssigner`."""
 
     @abstractmethod
-    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+    def __call__(self, predictions: RawPredictions, ground_truth: BatchObjects) -> Assignment:
         """Assign the objects of every image to its anchor points; objects with ``iscrowd`` stay without.
 
         Args:
@@ -73,7 +73,7 @@ class ImageAssigner(Assigner):
     """Base of assigners that see one image, its boxes decoded; float32 or float64. Override :meth:`match`."""
 
     @torch.no_grad()
-    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+    def __call__(self, predictions: RawPredictions, ground_truth: BatchObjects) -> Assignment:
         """Match image after image; see :meth:`Assigner.__call__`."""
         columns: list[tuple[Tensor, ...]] = [_nothing(ground_truth)]
         first = 0
@@ -105,6 +105,6 @@ def _image(predictions: RawPredictions, i: int) -> ImagePredictions:
     )
 
 
-def _nothing(ground_truth: GroundTruth) -> tuple[Tensor, ...]:
+def _nothing(ground_truth: BatchObjects) -> tuple[Tensor, ...]:
     index = ground_truth.labels.new_zeros(0)
     return index, index, index, ground_truth.boxes.new_zeros(0)

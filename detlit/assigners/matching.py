@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detlit.ops.boxes import full_precision, iou_of_sides, side_bins
-from detlit.ops.targets import GroundTruth
+from detlit.ops.targets import BatchObjects
 from detlit.structures import RawPredictions
 
 __all__ = ["Sides", "chunk_size", "decode_at", "first_largest", "resolve_claims", "to_device"]
@@ -71,7 +71,7 @@ def resolve_claims(
     positions: Tensor,
     objects: Tensor,
     boxes: Tensor,
-    ground_truth: GroundTruth,
+    ground_truth: BatchObjects,
     num_anchors: int,
     anchor_boxes: Callable[[Tensor], Sides],
     eps: float = 1e-9,
@@ -110,7 +110,7 @@ def resolve_claims(
 
 
 def _most_overlapping(
-    images: Tensor, anchor_boxes: Sides, boxes: Tensor, ground_truth: GroundTruth, eps: float
+    images: Tensor, anchor_boxes: Sides, boxes: Tensor, ground_truth: BatchObjects, eps: float
 ) -> Tensor:
     """Return ``(T,)`` the object of its image that each anchor point overlaps most, of equal ones the first."""
     counts = np.asarray(ground_truth.counts)

@@ -13,7 +13,7 @@ from detlit.assigners.grid import Integers, Rectangles, cells_inside
 from detlit.assigners.matching import chunk_size, decode_at, first_largest, resolve_claims, to_device
 from detlit.errors import ConfigurationError
 from detlit.ops.boxes import full_precision, iou_of_sides
-from detlit.ops.targets import GroundTruth
+from detlit.ops.targets import BatchObjects
 from detlit.structures import Level, RawPredictions
 
 __all__ = ["TaskAlignedAssigner"]
@@ -49,7 +49,7 @@ class TaskAlignedAssigner(Assigner):
         self.beta = beta
 
     @torch.no_grad()
-    def __call__(self, predictions: RawPredictions, ground_truth: GroundTruth) -> Assignment:
+    def __call__(self, predictions: RawPredictions, ground_truth: BatchObjects) -> Assignment:
         """Assign by alignment; see :meth:`Assigner.__call__`."""
         boxes = np.where(ground_truth.host_iscrowd[:, None], 0, ground_truth.host_boxes)  # nothing is inside a crowd
         rectangles = cells_inside(boxes, predictions.levels)
@@ -79,7 +79,7 @@ class _Pairs(NamedTuple):
 
     cls_logits: Tensor
     sides: list[Tensor]
-    ground_truth: GroundTruth
+    ground_truth: BatchObjects
     alpha: float
     beta: float
 
@@ -134,7 +134,7 @@ def _claim(
     return claimed.flatten(), objects.repeat_interleave(topk)
 
 
-def _decode_inside(predictions: RawPredictions, ground_truth: GroundTruth, rectangles: Rectangles) -> list[Tensor]:
+def _decode_inside(predictions: RawPredictions, ground_truth: BatchObjects, rectangles: Rectangles) -> list[Tensor]:
     """Return the sides of the predicted boxes, each ``(B * A,)``, where the anchor point is inside some object."""
     covered = rectangles.covered(ground_truth.image_index(), len(ground_truth.counts), predictions.levels)
     num_positions = predictions.cls_logits.shape[0] * predictions.cls_logits.shape[1]

@@ -16,11 +16,11 @@ from detlit.metrics.tables import DetectionTable, ObjectTable, xywh_of
 from detlit.reports.batches import Boxes, Shown, pixels_of
 from detlit.structures import Batch, Detection, Target
 
-__all__ = ["Sample", "are_detections", "copied", "images_and_targets", "joined", "shown_of", "statistic"]
+__all__ = ["BatchSample", "are_detections", "copied", "images_and_targets", "joined", "shown_of", "statistic"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class BatchSample:
     """The first images of a batch, with what is there and what was found, and when that was.
 
     Attributes:
@@ -56,14 +56,14 @@ def images_and_targets(batch: Any) -> tuple[Tensor | list[Tensor], list[Target]]
     return images, list(targets)
 
 
-def copied(sample: Sample) -> Sample:
+def copied(sample: BatchSample) -> BatchSample:
     """Return a sample that does not hold the whole batch in memory, nor sees what later becomes of it."""
     images = sample.images.clone() if isinstance(sample.images, Tensor) else [image.clone() for image in sample.images]
     targets = [
         Target(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in target.items()})  # type: ignore[typeddict-item]
         for target in sample.targets
     ]
-    return Sample(images, targets, sample.detections, sample.step, sample.epoch, sample.batch)
+    return BatchSample(images, targets, sample.detections, sample.step, sample.epoch, sample.batch)
 
 
 def joined(detections: Sequence[list[Detection] | None]) -> list[Detection] | None:

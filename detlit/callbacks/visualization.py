@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from detlit.callbacks.image_loggers import log_image
-from detlit.callbacks.samples import Sample, are_detections, images_and_targets, joined, shown_of, statistic
+from detlit.callbacks.samples import BatchSample, are_detections, images_and_targets, joined, shown_of, statistic
 from detlit.callbacks.watching import Extreme, Watched, loss_in
 from detlit.errors import ConfigurationError
 from detlit.metrics.average_precision import COCO_STATISTICS
@@ -116,7 +116,7 @@ class DetectionVisualization(Callback):
         self._folder = Path()
         self._watched = Watched()
         self._extreme = Extreme(greatest=(monitor in _LOSSES) == (mode == "worst"))
-        self._validation: list[Sample] = []
+        self._validation: list[BatchSample] = []
         self._validations = 0
         self._undrawn: dict[str, Callable[[], None]] = {}
         self._said = False
@@ -193,7 +193,7 @@ class DetectionVisualization(Callback):
         if self._is_idle(trainer) or not self._validation:
             return
         first, samples = self._validation[0], self._validation
-        sample = Sample(
+        sample = BatchSample(
             [image.clone() for one in samples for image in one.images],
             [target for one in samples for target in one.targets],
             joined([one.detections for one in samples]),
@@ -229,20 +229,20 @@ class DetectionVisualization(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         return not (fitting and trainer.is_global_zero) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
-    def _sample(self, trainer: Trainer, batch: Any, batch_idx: int, most: int | None = None) -> Sample:
+    def _sample(self, trainer: Trainer, batch: Any, batch_idx: int, most: int | None = None) -> BatchSample:
         """Return the first images of a batch."""
         images, targets = images_and_targets(batch)
         most = self.num_images if most is None else most
-        return Sample(images[:most], targets[:most], None, trainer.global_step, trainer.current_epoch, batch_idx)
+        return BatchSample(images[:most], targets[:most], None, trainer.global_step, trainer.current_epoch, batch_idx)
 
-    def _detected(self, trainer: Trainer, pl_module: LightningModule, sample: Sample) -> Sample:
+    def _detected(self, trainer: Trainer, pl_module: LightningModule, sample: BatchSample) -> BatchSample:
         """Return a sample with detections: those just made in the validation step, otherwise made now."""
         detections = self._watched.detections
         if detections is None:
             detections = self._detect(trainer, pl_module, sample.images)
         else:
             detections = detections[: len(sample.images)]
-        return Sample(sample.images, sample.targets, detections, sample.step, sample.epoch, sample.batch)
+        return BatchSample(sample.images, sample.targets, detections, sample.step, sample.epoch, sample.batch)
 
     def _detect(
         self, trainer: Trainer, pl_module: LightningModule, images: Tensor | list[Tensor]
@@ -309,7 +309,7 @@ class DetectionVisualization(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        sample: Sample,
+        sample: BatchSample,
         name: str,
         title: str,
         threshold: float | None = None,

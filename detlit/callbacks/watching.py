@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from detlit.callbacks.samples import Sample, are_detections, copied
+from detlit.callbacks.samples import BatchSample, are_detections, copied
 from detlit.structures import Detection
 
 __all__ = ["Extreme", "Watched", "loss_in"]
@@ -22,10 +22,10 @@ class Extreme:
 
     def __init__(self, greatest: bool) -> None:
         self.greatest = greatest
-        self._offered: tuple[Tensor, Any, Sample] | None = None
-        self._best: tuple[float, Sample | None] = (float("nan"), None)
+        self._offered: tuple[Tensor, Any, BatchSample] | None = None
+        self._best: tuple[float, BatchSample | None] = (float("nan"), None)
 
-    def offer(self, value: Tensor, sample: Sample) -> None:
+    def offer(self, value: Tensor, sample: BatchSample) -> None:
         """Keep the sample if its value is more extreme than those before."""
         self._settle()
         event: Any = torch.cuda.Event() if value.is_cuda else None  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class Extreme:
             event.record()
         self._offered = (arriving, event, sample)
 
-    def take(self) -> tuple[float, Sample | None]:
+    def take(self) -> tuple[float, BatchSample | None]:
         """Return the extreme value and its sample, and forget both."""
         self._settle()
         best, self._best = self._best, (float("nan"), None)

@@ -18,7 +18,7 @@ from detlit.reports.evaluation import write_evaluation
 from detlit.reports.evaluation_pictures import LoadImage
 from detlit.reports.evaluation_tables import class_table, statistics_table
 
-__all__ = ["GroundTruth", "evaluate", "main"]
+__all__ = ["CocoObjects", "evaluate", "main"]
 
 _DESCRIPTION = """\
 Score detections in COCO's results format against COCO annotations: the twelve statistics as pycocotools computes them,
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigurationError(f"--images {arguments.images} is for the report: add --report FOLDER.")
     if arguments.images is not None and not Path(arguments.images).is_dir():
         raise ConfigurationError(f"there is no folder {arguments.images}: correct --images.")
-    truth = GroundTruth(Path(arguments.annotations))
+    truth = CocoObjects(Path(arguments.annotations))
     report = evaluate(arguments.results, truth, arguments.score_threshold)
     console = Console(highlight=False)
     console.print(statistics_table(f"{arguments.results}: {report.num_images} images", report.statistics))
@@ -68,14 +68,14 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"report: {path}", markup=False, soft_wrap=True)
 
 
-def _reader(folder: Path, truth: "GroundTruth") -> LoadImage:
+def _reader(folder: Path, truth: "CocoObjects") -> LoadImage:
     """Return what reads an image for the report; only this imports torch."""
     from detlit.data.images import read_image
 
     return lambda image: read_image(folder / truth.file_names[image], truth.size(image))
 
 
-class GroundTruth:
+class CocoObjects:
     """The objects of a COCO annotation file, its images in the order of their ids, as in pycocotools.
 
     Args:
@@ -110,7 +110,7 @@ class GroundTruth:
         return (height, width) if height and width else None
 
 
-def evaluate(results: str | Path, truth: GroundTruth, score_threshold: float | None = None) -> QualityReport:
+def evaluate(results: str | Path, truth: CocoObjects, score_threshold: float | None = None) -> QualityReport:
     """Score the detections in a file; a warning tells how many are of unknown categories.
 
     Args:

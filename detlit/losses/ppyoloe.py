@@ -14,7 +14,7 @@ from detlit.losses.base import DetectionLoss
 from detlit.losses.boxes import Positives, box_sums
 from detlit.losses.classification import classification_sum
 from detlit.losses.functional import focal_loss, varifocal_loss
-from detlit.ops.targets import GroundTruth, collect_ground_truth
+from detlit.ops.targets import BatchObjects, collect_ground_truth
 from detlit.structures import Batch, LossOutput, RawPredictions, Target
 
 __all__ = ["PPYoloELoss"]
@@ -103,7 +103,7 @@ class PPYoloELoss(DetectionLoss):
                 self._check_that_objects_match(predictions, ground_truth, assignment)
             return self._loss(predictions, ground_truth, assignment)
 
-    def _loss(self, predictions: RawPredictions, ground_truth: GroundTruth, assignment: Assignment) -> LossOutput:
+    def _loss(self, predictions: RawPredictions, ground_truth: BatchObjects, assignment: Assignment) -> LossOutput:
         """Return the loss for an assignment."""
         _, num_anchors, num_classes = predictions.cls_logits.shape
         image, anchor, rows, scores = assignment
@@ -131,7 +131,7 @@ class PPYoloELoss(DetectionLoss):
         return 1.0, focal_loss
 
     def _check_that_objects_match(
-        self, predictions: RawPredictions, ground_truth: GroundTruth, assignment: Assignment
+        self, predictions: RawPredictions, ground_truth: BatchObjects, assignment: Assignment
     ) -> None:
         """Refuse to go on when no object of the first batches with objects has found an anchor point.
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from detlit.errors import AnnotationError, ConfigurationError
 from detlit.structures import Batch, Target
 
-__all__ = ["GroundTruth", "check_boxes", "collect_ground_truth"]
+__all__ = ["BatchObjects", "check_boxes", "collect_ground_truth"]
 
 
-class GroundTruth(NamedTuple):
+class BatchObjects(NamedTuple):
     """Objects of a batch, image after image.
 
     Attributes:
@@ -45,7 +45,7 @@ class GroundTruth(NamedTuple):
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
-def collect_ground_truth(batch: Batch | Sequence[Target], num_classes: int, like: Tensor) -> GroundTruth:
+def collect_ground_truth(batch: Batch | Sequence[Target], num_classes: int, like: Tensor) -> BatchObjects:
     """Return the objects of a batch, or of one target per image, on the device of ``like``.
 
     The boxes have the dtype of ``like``, at least float32. A :class:`~detlit.structures.Batch` remembers what it was
@@ -74,7 +74,7 @@ def collect_ground_truth(batch: Batch | Sequence[Target], num_classes: int, like
     host_boxes = host[0].detach().to(dtype).numpy().astype(np.float64)
     check_boxes(host_boxes, counts, names)
     _check_labels(host[1].numpy(), num_classes, counts, names)
-    return GroundTruth(
+    return BatchObjects(
         boxes=boxes.to(like.device, dtype, non_blocking=True),
         labels=labels.to(like.device, non_blocking=True),
         iscrowd=iscrowd.to(like.device, non_blocking=True),

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from detlit.callbacks import EvaluationReport
 from detlit.cli import main
-from detlit.cli.evaluate import GroundTruth, evaluate
+from detlit.cli.evaluate import CocoObjects, evaluate
 from detlit.data import CocoDataset, ConcatDataset, DetectionDataModule
 from detlit.errors import ConfigurationError
 from detlit.metrics import COCO_STATISTICS, CocoMeanAveragePrecision, DetectionMetric
@@ -46,7 +46,7 @@ def run(folder: Path, stage: str, callback: EvaluationReport, **arguments: Any) 
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_saved_predictions_score_as_the_run_did(stage: str, tmp_path: Path) -> None:
     logged = run(tmp_path, stage, EvaluationReport(save_predictions=tmp_path / "new" / "results.json"))
-    report = evaluate(tmp_path / "new" / "results.json", GroundTruth(tmp_path / "data/instances.json"))
+    report = evaluate(tmp_path / "new" / "results.json", CocoObjects(tmp_path / "data/instances.json"))
     assert [float(torch.tensor(report.statistics[name])) for name in COCO_STATISTICS] == [
         logged[name] for name in COCO_STATISTICS
     ]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from detlit import EMA, DetectionVisualization
 from detlit.callbacks import visualization as home
 from detlit.callbacks.image_loggers import log_image
-from detlit.callbacks.samples import Sample, statistic
+from detlit.callbacks.samples import BatchSample, statistic
 from detlit.callbacks.watching import Extreme
 from detlit.data.transforms import BatchHSV, HorizontalFlip, Mosaic
 from detlit.errors import ConfigurationError
@@ -246,7 +246,7 @@ def test_a_statistic_of_a_few_images() -> None:
 
 def test_an_extreme_forgets_what_was_taken_and_passes_over_nan() -> None:
     def sample(number: int) -> Any:
-        return Sample(torch.full((1, 3, 2, 2), number), [], None, number, 0, 0)
+        return BatchSample(torch.full((1, 3, 2, 2), number), [], None, number, 0, 0)
 
     extreme = Extreme(greatest=True)
     for number, value in enumerate([1.0, 3.0, float("nan"), 2.0]):

@@ -15,7 +15,7 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 from detlit.cli import main
-from detlit.cli.evaluate import GroundTruth, evaluate
+from detlit.cli.evaluate import CocoObjects, evaluate
 from detlit.errors import DatasetError
 from detlit.metrics import DetectionTable, ObjectTable
 from tests.metrics.random_tables import tables_for_files
@@ -65,7 +65,7 @@ def test_files_score_as_in_pycocotools(
     results, annotations = write_files(tmp_path_factory.mktemp("files"), *drawn)
     if not len(drawn[0]):
         return  # pycocotools' loadRes cannot read an empty list
-    report = evaluate(results, GroundTruth(annotations))
+    report = evaluate(results, CocoObjects(annotations))
     expected = pycocotools_statistics(results, annotations)
     np.testing.assert_allclose(list(report.statistics.values()), expected, rtol=0, atol=1e-12)
     assert report.num_images == 6
@@ -88,7 +88,7 @@ def test_noisy_annotations_of_coco_score_as_in_pycocotools(data_folder: Path, tm
             rows.append({"image_id": row["image_id"], "category_id": category, "bbox": box, "score": score})
     results = tmp_path / "results.json"
     results.write_text(json.dumps(rows))
-    found = list(evaluate(results, GroundTruth(annotations)).statistics.values())
+    found = list(evaluate(results, CocoObjects(annotations)).statistics.values())
     np.testing.assert_allclose(found, pycocotools_statistics(results, annotations), rtol=0, atol=1e-12)
     assert min(found) > 0.1
 
@@ -171,7 +171,7 @@ def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
     annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
     results.write_text("[]")
     with pytest.raises(DatasetError, match="lists no images"):
-        evaluate(results, GroundTruth(annotations))
+        evaluate(results, CocoObjects(annotations))
 
 
 def test_torch_is_not_imported(tmp_path: Path) -> None:
