@@ -62,7 +62,11 @@ class RunFolder(SaveConfigCallback):
         file.write_text(text)
         command = self.command.replace("\n", "\n    ")  # a block without escapes, so that it can be copied
         entry = yaml.safe_dump(
-            describe_run(trainer, pl_module), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+            describe_run(trainer, pl_module, self.config.get("ckpt_path")),
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None,
+            width=120,
         )
         with (self._folder / "run.yaml").open("a", encoding="utf-8") as runs:
             runs.write(f"- command: |-\n    {command}\n" + indent(entry, "  "))
@@ -91,7 +95,7 @@ def kept_if_it_trains(trainer: Trainer) -> Iterator[None]:
         raise
 
 
-def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+def describe_run(trainer: Trainer, pl_module: LightningModule, checkpoint: str | None = None) -> dict[str, Any]:
     """Return what one needs to know to run it again, as plain data; what cannot be told is left out."""
     device = trainer.strategy.root_device
     versions = {
@@ -107,7 +111,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "directory": str(Path.cwd()),
         "commit": _commit(),
-        "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+        "resumed_from": None if checkpoint is None else str(checkpoint),
         "devices": f"{trainer.world_size} x {_name(device)}",
         "versions": {name: version for name, version in versions.items() if version is not None},
         "class_names": list(getattr(pl_module, "class_names", None) or ()),

@@ -46,7 +46,7 @@ def test_a_command_of_several_lines_stays_as_it_is(tmp_path: Path) -> None:
     command = shlex.join(["detlit", "fit", "--data", "a\nb: 'c'\n\nd"])
     saver = RunFolder(LightningArgumentParser(), {}, command=command)
     strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
-    trainer: Any = SimpleNamespace(ckpt_path=None, world_size=2, strategy=strategy)
+    trainer: Any = SimpleNamespace(world_size=2, strategy=strategy)
     saver._folder = tmp_path
     for _ in range(2):
         saver.save_config(trainer, pl_module=SimpleNamespace(), stage="fit")  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_the_commit_of_the_working_directory_is_named(tmp_path: Path, monkeypatc
 
     def commit() -> Any:
         strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
-        trainer: Any = SimpleNamespace(ckpt_path=None, world_size=1, strategy=strategy)
+        trainer: Any = SimpleNamespace(world_size=1, strategy=strategy)
         return describe_run(trainer, SimpleNamespace()).get("commit")  # type: ignore[arg-type]
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
