@@ -24,6 +24,8 @@ LIGHT_COMMANDS = {
     "quantize": "make a checkpoint, and an ONNX file, that compute with 8-bit integers",
     "models": "list the detectors with their sizes",
     "strip": "keep the weights of a checkpoint, drop what only resuming needs",
+    "completion": "print a script that completes these commands in bash, zsh or fish",
+    "schema": "print a JSON schema with which editors complete and check configs",
 }
 COMMANDS = {**TRAINER_COMMANDS, **LIGHT_COMMANDS}
 
@@ -62,14 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(arguments)
 
 
+def module_of(command: str) -> str:
+    """Return the module whose ``main`` runs a command."""
+    return f"detlit.cli.{'lightning' if command in TRAINER_COMMANDS else command.replace('-', '_')}"
+
+
 def _run(arguments: list[str]) -> int:
     """Run a known command; errors that a user can act on become one line."""
     from detlit.cli.messages import one_line
     from detlit.errors import ConfigurationError, DetlitError
 
-    module = "lightning" if arguments[0] in TRAINER_COMMANDS else arguments[0].replace("-", "_")
     try:
-        import_module(f"detlit.cli.{module}").main(arguments)
+        import_module(module_of(arguments[0])).main(arguments)
     except (DetlitError, OSError) as error:
         print(f"detlit: error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
