@@ -22,11 +22,11 @@ from detlit.quantization import (
     needs_calibration,
     write_report,
 )
-from detlit.quantization.calibration import named_quantizers, set_rounding
+from detlit.quantization.calibration import check_numbers, named_quantizers, set_rounding
 from detlit.quantization.distillation import distillation_loss
 from detlit.quantization.layers import ActivationQuantizer, QuantizedConvolution
 from detlit.quantization.quantization import Backend
-from detlit.quantization.ranges import Method
+from detlit.quantization.ranges import Method, check_method
 from detlit.spec import spec_of
 from detlit.structures import LossOutput
 
@@ -65,8 +65,8 @@ class QuantizationAwareTraining(Callback):
             :class:`~detlit.data.DetectionDataModule`; exactly ``calibration_batches`` of them are read.
 
     Raises:
-        ConfigurationError: a share outside [0, 1], a negative weight; when training starts, a module without what is
-            named above, no images, or a detector that is quantized otherwise.
+        ConfigurationError: a share outside [0, 1], a negative weight, no images to calibrate on, an unknown method;
+            when training starts, a module without what is named above, or a detector that is quantized otherwise.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class QuantizationAwareTraining(Callback):
                 raise ConfigurationError(f"{name}={share} is no share: choose a number from 0 to 1.")
         if distillation < 0:
             raise ConfigurationError(f"distillation={distillation} pushes away from the teacher: choose 0 or more.")
+        check_method(method, percentile)
+        check_numbers(calibration_batches, calibration_batch_size)
         self.quantization = Quantization(backend, tuple(skip), weight_bits)
         self.calibration_batches = calibration_batches
         self.calibration_batch_size = calibration_batch_size
@@ -115,13 +117,13 @@ class QuantizationAwareTraining(Callback):
             detector.quantize(self.quantization)
         elif spec_of(detector.quantization) != spec_of(self.quantization):
             raise ConfigurationError(
-                "the checkpoint is quantized with other arguments than the callback's (backend, skip, weight_bits): "
-                "give both the same."
+                f"the detector is quantized already, with {detector.quantization}, and the callback says "
+                f"{self.quantization}: give both the same."
             )
         pl_module.train()
         if self.distillation:
             _named(pl_module, "loss")
-            self._teacher = _without_rounding(detector)
+            self._teacher = _float_copy(detector)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the ranges, on the device, unless a checkpoint brought them."""
@@ -239,7 +241,7 @@ def _named(pl_module: LightningModule, name: str) -> Any:
     return part
 
 
-def _without_rounding(detector: nn.Module) -> nn.Module:
+def _float_copy(detector: nn.Module) -> nn.Module:
     """Return a frozen copy that computes as before quantization."""
     teacher = copy.deepcopy(detector).eval().requires_grad_(False)
     parts = [part for part in teacher.modules() if isinstance(part, (ActivationQuantizer, QuantizedConvolution))]

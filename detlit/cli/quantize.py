@@ -197,15 +197,16 @@ class _Scorer:
         self.callback = callback
         self.loader: Any = data.val_dataloader()
         self.num_batches = num_batches
-        self._known: dict[int, tuple[Detector, float]] = {}
+        self._float: tuple[Detector, float] | None = None
 
     def of_detector(self, detector: Detector) -> float:
         """Return the mAP of a detector; asked again about one that is not quantized, it remembers."""
-        if id(detector) in self._known and detector.quantization is None:
-            return self._known[id(detector)][1]
+        if self._float is not None and self._float[0] is detector:
+            return self._float[1]
         device = next(detector.parameters()).device
         value = self._measure(lambda images: self.callback(detector(images.to(device))))
-        self._known[id(detector)] = detector, value
+        if detector.quantization is None:
+            self._float = detector, value
         return value
 
     def of_decoded(self, predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> float:

@@ -13,14 +13,21 @@ from detlit.data.transforms.letterbox import letterbox
 from detlit.errors import ConfigurationError
 from detlit.quantization.histogram import Histogram, merge_over_ranks
 from detlit.quantization.layers import ActivationQuantizer, QuantizedConvolution
-from detlit.quantization.ranges import Method, choose_range
+from detlit.quantization.ranges import Method, check_method, choose_range
 from detlit.quantization.report import LayerReport, make_report
 from detlit.structures import Preprocessing
 
 if TYPE_CHECKING:
     from detlit.models.detector import Detector
 
-__all__ = ["calibrate", "calibration_batches", "named_quantizers", "needs_calibration", "without_rounding"]
+__all__ = [
+    "calibrate",
+    "calibration_batches",
+    "check_numbers",
+    "named_quantizers",
+    "needs_calibration",
+    "without_rounding",
+]
 
 
 class ImageSource(Protocol):
@@ -60,16 +67,25 @@ def calibration_batches(
     Raises:
         ConfigurationError: no batch, or no image in it.
     """
-    if num_batches < 1 or batch_size < 1:
-        raise ConfigurationError(
-            f"num_batches={num_batches}, batch_size={batch_size} leaves no image to calibrate on: choose 1 or more."
-        )
+    check_numbers(num_batches, batch_size)
     wanted = num_batches * batch_size * world_size
     order = np.random.default_rng(seed).permutation(len(images))
     chosen = np.resize(order, wanted)[rank::world_size].reshape(num_batches, batch_size)
     for indices in chosen:
         batch = np.stack([letterbox(images.load_image(int(index)), preprocessing) for index in indices])
         yield torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+def check_numbers(num_batches: int, batch_size: int) -> None:
+    """Refuse to calibrate on nothing.
+
+    Raises:
+        ConfigurationError: no batch, or no image in it.
+    """
+    if num_batches < 1 or batch_size < 1:
+        raise ConfigurationError(
+            f"{num_batches} batches of {batch_size} images leave none to calibrate on: choose 1 or more of each."
+        )
 
 
 def named_quantizers(module: nn.Module) -> dict[str, ActivationQuantizer]:
@@ -121,8 +137,10 @@ def calibrate(
         How well each layer survives, in the order of the network.
 
     Raises:
-        ConfigurationError: nothing to calibrate, no batch, an unknown method, or values that are not finite.
+        ConfigurationError: nothing to calibrate, no batch, values that are not finite, and what
+            :func:`~detlit.quantization.ranges.check_method` refuses.
     """
+    check_method(method, percentile)
     quantizers = named_quantizers(detector)
     if not quantizers:
         raise ConfigurationError("the detector has no quantized activation to calibrate: quantize it first.")

@@ -67,6 +67,10 @@ class Quantization(DetectorQuantization):
         self.skip = tuple(skip)
         self.weight_bits = weight_bits
 
+    def __repr__(self) -> str:
+        """Return the arguments, for errors and ``print(detector)``."""
+        return f"Quantization(backend={self.backend!r}, skip={list(self.skip)}, weight_bits={self.weight_bits})"
+
     def apply(self, detector: "Detector") -> None:
         """Replace layers in place; :meth:`detlit.models.Detector.quantize` calls it."""
         if detector.fused is None:

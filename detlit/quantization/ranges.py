@@ -9,7 +9,7 @@ from torch import Tensor
 from detlit.errors import ConfigurationError
 from detlit.quantization.histogram import HALF, Histogram
 
-__all__ = ["Method", "choose_range", "range_error"]
+__all__ = ["Method", "check_method", "choose_range", "range_error"]
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 """How to choose a range:
@@ -25,6 +25,18 @@ _STEPS = 80
 """Ranges that the searches try for either side."""
 
 
+def check_method(method: Method, percentile: float) -> None:
+    """Refuse a way to choose ranges that there is not, before images are read for it.
+
+    Raises:
+        ConfigurationError: an unknown method, or a percentile outside (50, 100].
+    """
+    if method not in get_args(Method):
+        raise ConfigurationError(f"method={method!r} is unknown: choose one of {', '.join(get_args(Method))}.")
+    if not 50 < percentile <= 100:
+        raise ConfigurationError(f"percentile={percentile} keeps too little: choose more than 50, at most 100.")
+
+
 def choose_range(
     histogram: Histogram, method: Method, *, percentile: float = 99.999, symmetric: bool = False
 ) -> tuple[float, float]:
@@ -37,12 +49,9 @@ def choose_range(
         symmetric: the integers are symmetric around zero.
 
     Raises:
-        ConfigurationError: an unknown method, or a percentile outside (50, 100].
+        ConfigurationError: what :func:`check_method` refuses.
     """
-    if method not in get_args(Method):
-        raise ConfigurationError(f"method={method!r} is unknown: choose one of {', '.join(get_args(Method))}.")
-    if not 50 < percentile <= 100:
-        raise ConfigurationError(f"percentile={percentile} keeps too little: choose more than 50, at most 100.")
+    check_method(method, percentile)
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if low == high:
         return 0.0, 0.0

@@ -73,17 +73,31 @@ def test_training_starts_quantized_and_learns(tmp_path: Path) -> None:
     assert all(id(part.weight) in optimizer_sees for part in module.detector.modules() if hasattr(part, "weight_bits"))
 
 
-def test_calibration_is_that_of_the_function(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("quantization", "how"),
+    [
+        ({}, {}),
+        ({"backend": "tensorrt"}, {}),
+        ({"skip": ["backbone.stem"]}, {}),
+        ({"weight_bits": 6}, {}),
+        ({}, {"method": "minmax"}),
+        ({}, {"method": "percentile", "percentile": 99.0}),
+    ],
+    ids=["defaults", "backend", "skip", "bits", "method", "percentile"],
+)
+def test_calibration_is_that_of_the_function(quantization: dict[str, Any], how: dict[str, Any], tmp_path: Path) -> None:
     """Nothing is learned at a rate of 0, and ranges that do not follow stay: only batch norm could move."""
-    module = fit(tmp_path, make_callback(observe_until=0.0), make_module(lr=0.0))
-    data = shapes_data(train=16)
-    images = calibration_batches(
-        data.dataset("train"),  # type: ignore[arg-type]
-        module.preprocessing,
-        num_batches=2,
-        batch_size=4,
-    )
-    assert_same(weights(module.detector), weights(quantize(shapes_detector(), list(images)).detector))
+    callback = make_callback(observe_until=0.0, **quantization, **how)
+    module = fit(tmp_path, callback, make_module(lr=0.0), limit_train_batches=1)
+    dataset: Any = shapes_data(train=16).dataset("train")
+    images = list(calibration_batches(dataset, module.preprocessing, num_batches=2, batch_size=4))
+    done = quantize(shapes_detector(), images, Quantization(**quantization), **how).detector
+    assert_same(weights(module.detector), weights(done))
+    assert repr(module.detector.quantization) == repr(done.quantization)
+    if quantization or how:
+        plain = quantize(shapes_detector(), images).detector
+        with torch.no_grad():
+            assert not torch.equal(done(images[0]).cls_logits, plain(images[0]).cls_logits)
 
 
 def test_the_schedule_freezes_ranges_and_batch_norm(tmp_path: Path) -> None:
@@ -169,7 +183,7 @@ def test_a_float_checkpoint_is_not_resumed(tmp_path: Path) -> None:
 def test_other_arguments_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
     module = make_module()
     module.detector.quantize(Quantization(weight_bits=4))
-    with pytest.raises(ConfigurationError, match="quantized with other arguments than the callback's"):
+    with pytest.raises(ConfigurationError, match=r"already, with .*weight_bits=4\), and the callback says .*=8\)"):
         fit(tmp_path, make_callback(), module)
 
 
@@ -256,11 +270,14 @@ def test_a_module_without_detector_or_loss_is_refused(tmp_path: Path) -> None:
         ({"momentum": 2}, "momentum=2 is no share"),
         ({"distillation": -0.1}, "distillation=-0.1 pushes away"),
         ({"weight_bits": 9}, "weight_bits=9 is out of range"),
+        ({"method": "median"}, "method='median' is unknown"),
+        ({"percentile": 0.999}, "percentile=0.999 keeps too little"),
+        ({"calibration_batch_size": 0}, "16 batches of 0 images leave none"),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        QuantizationAwareTraining(**arguments)  # type: ignore[arg-type]
+        QuantizationAwareTraining(**arguments)
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ import torch
 from detlit import DetectionModule, Predictor, ShapesDataset
 from detlit.cli import main
 from detlit.export import Verification
-from detlit.models.checkpoint_entry import read_checkpoint
-from tests.callbacks.tiny import quiet_trainer
-from tests.shapes_detector import CHECKPOINT, shapes_data
+from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
+from detlit.quantization import Quantization, calibration_batches, quantize
+from tests.callbacks.tiny import assert_same, quiet_trainer, weights
+from tests.shapes_detector import CHECKPOINT, shapes_data, shapes_detector
 
 SMALL = ["--calibration_batches", "2", "--calibration_batch_size", "4", "--val_batches", "3"]
 
@@ -52,6 +53,18 @@ def test_the_checkpoint_loads_and_records_its_arguments(tmp_path: Path, quantize
     record = stored["detlit"]["module"]["detector"]["init_args"]["quantization"]["init_args"]
     assert record == {"backend": "cpu", "skip": [], "weight_bits": 8}
     assert stored["detlit"]["data"] == read_checkpoint(CHECKPOINT)["detlit"]["data"]
+
+
+def test_the_options_are_those_of_the_function(tmp_path: Path) -> None:
+    options = ["--backend", "tensorrt", "--method", "percentile", "--percentile", "99.9", "--skip_sensitive", "2"]
+    assert run(tmp_path / "q.ckpt", *options, "--weight_bits", "7", "--val_batches", "0") == 0
+    data = ShapesDataset(3000, image_size=128)  # as the checkpoint says
+    images = list(calibration_batches(data, shapes_detector().preprocessing, num_batches=2, batch_size=4))
+    wanted = Quantization("tensorrt", weight_bits=7)
+    done = quantize(shapes_detector(), images, wanted, method="percentile", percentile=99.9, skip_sensitive=2).detector
+    found = detector_from_checkpoint(read_checkpoint(tmp_path / "q.ckpt"))
+    assert repr(found.quantization) == repr(done.quantization)
+    assert_same(weights(found), weights(done))
 
 
 def test_the_checkpoint_validates_and_predicts_as_any_other(quantized: Path) -> None:

@@ -76,7 +76,7 @@ def test_few_images_are_taken_again_and_no_batch_is_refused() -> None:
     squares = Squares(3)
     list(calibration_batches(squares, Preprocessing((32, 32)), num_batches=2, batch_size=4))
     assert sorted(set(squares.loaded)) == [0, 1, 2]
-    with pytest.raises(ConfigurationError, match="num_batches=0, batch_size=4 leaves no image"):
+    with pytest.raises(ConfigurationError, match="0 batches of 4 images leave none to calibrate on"):
         list(calibration_batches(squares, Preprocessing((32, 32)), num_batches=0, batch_size=4))
 
 
@@ -122,6 +122,14 @@ def test_modes_and_rounding_are_as_before() -> None:
     assert {name: part.training for name, part in detector.named_modules()} == before
     assert torch.equal(detector.backbone.stem.post_bn.running_mean, statistics)
     assert all(part.enabled for part in named_quantizers(detector).values())
+
+
+@pytest.mark.parametrize(("method", "percentile"), [("median", 99.0), ("percentile", 0.999)])
+def test_a_method_that_makes_no_sense_is_refused_before_images_are_read(method: Any, percentile: float) -> None:
+    batches = noise(1)
+    with pytest.raises(ConfigurationError, match=r"is unknown: choose one of minmax|keeps too little"):
+        calibrate(quantized(), batches, method, percentile=percentile)
+    assert next(batches).shape == (2, 3, 64, 64)
 
 
 def test_nothing_to_look_at_and_nothing_to_calibrate_are_refused() -> None:
