@@ -76,7 +76,9 @@ class Quantization(DetectorQuantization):
         if detector.fused is None:
             raise ConfigurationError("the branches of a detector are merged before it is quantized: call fuse() first.")
         if any(isinstance(part, QuantizedConvolution) for part in detector.modules()):
-            raise ConfigurationError("the detector is quantized already: start from one that is not.")
+            raise ConfigurationError(
+                "the detector is quantized already: start from one that is not, or write this one with detlit export."
+            )
         modules = dict(detector.named_modules())
         skipped = self._skipped(modules)
         for name, part in modules.items():

@@ -126,6 +126,28 @@ def test_only_a_good_file_gets_its_name(
         assert said.out.splitlines()[-1] == f"verified and written to {tmp_path / name}"
 
 
+def test_a_file_that_nobody_verifies_is_written_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detlit.cli.quantize.export_onnx", write_graph)
+    monkeypatch.setattr("detlit.cli.quantize._verified", None)
+    assert run(tmp_path / "q.ckpt", "--val_batches", "0", "--onnx", str(tmp_path / "q.onnx")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", "q.onnx"}
+    assert capsys.readouterr().out.splitlines()[-1] == f"written to {tmp_path / 'q.onnx'}"
+
+
+@pytest.mark.slow
+def test_layers_are_ranked_by_the_map_they_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "q.ckpt", "--rank", "map", "--val_batches", "1", "--skip", '["neck", "head"]') == 0
+    out = capsys.readouterr().out
+    head, *rows = out.partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    assert head.split() == ["layer", "drop"]
+    drops = [float(row.split()[1]) for row in rows]
+    assert len(drops) > 20
+    assert drops == sorted(drops, reverse=True)
+    assert drops[0] > 0
+
+
 def test_what_is_not_installed_is_missed_before_anything_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,5 +224,5 @@ def test_arguments_that_make_no_sense_are_refused(quantization: object, message:
 
 def test_twice_is_refused() -> None:
     detector = fused(tiny_detector()).quantize(Quantization())
-    with pytest.raises(ConfigurationError, match="quantized already"):
+    with pytest.raises(ConfigurationError, match=r"quantized already: .* write this one with detlit export"):
         detector.quantize(Quantization())
