@@ -36,7 +36,7 @@ class Table(NamedTuple):
     """What completion knows."""
 
     options: dict[str, list[str]]
-    """The options of each command, in order."""
+    """The options of each command, in order, without ``--trainer FILE``: what one looks for is ``--trainer.``."""
     values: dict[tuple[str, str], Values]
     """What follows the option of a command; the option is ``""`` for arguments without one."""
 
@@ -76,7 +76,9 @@ def completion_table() -> Table:
                 values[command, option] = _values(command, option, action)
             for option, action in _nested(parser):
                 values.setdefault((command, option), _values(command, option, action))
-        listed[command] = sorted(option for name, option in values if name == command and option)
+        names = sorted(option for name, option in values if name == command and option)
+        groups = {option.rpartition(".")[0] for option in names}
+        listed[command] = [name for name in names if name not in groups or values[command, name].words]
     return Table(listed, values)
 
 
@@ -117,7 +119,7 @@ def _values(command: str, option: str, action: Action) -> Values:
     if option.endswith(".help"):
         return Values(_class_names(bases), optional=True)
     words = [*_known(command, option), *_literals(typehint), *_class_names(bases)]
-    if words and type(None) in get_args(typehint):
+    if (words or bases) and type(None) in get_args(typehint):
         words.append("null")
     no_files = bool(words) or _leaves(typehint) <= {int, float, type(None)}
     files = option in WORDS_OR_FILES or (command, option) == ("convert", "--model") or not no_files
