@@ -54,7 +54,11 @@ def estimated_bytes(dataset: CachedSet, decode: Callable[[int], Decoded], looked
 
 
 class RamCache:
-    """All images of a data set, decoded when the cache is made and shared by the workers.
+    """All images of a data set, decoded when the cache is made.
+
+    They take height x width x 3 bytes each, once per process of a run and split: the workers of a process share them,
+    whether they are forked or spawned, but every rank decodes and keeps all images of its own, so that a machine with 8
+    ranks holds them 8 times. :class:`DiskCache` is shared by the ranks.
 
     Args:
         dataset: the images.

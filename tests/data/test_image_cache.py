@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,19 @@ def test_validation_is_cached_and_test_is_not(folder: Path) -> None:
     data = DetectionDataModule(**splits, cache="ram", image_size=96, num_workers=0)  # type: ignore[arg-type]
     assert data.dataset("val").decoding.cache is not None  # type: ignore[union-attr]
     assert data.dataset("test").decoding.cache is None  # type: ignore[union-attr]
+
+
+def test_workers_that_are_not_forked_share_the_memory_too(folder: Path) -> None:
+    """What a DataLoader sends them names the memory instead of holding the pixels; forked ones inherit it anyway."""
+    dataset = module(Files(str(folder)), cache="ram").dataset("train")
+    assert dataset is not None
+    assert dataset.decoding is not None
+    cache = dataset.decoding.cache
+    assert isinstance(cache, caches.RamCache)
+    sent = ForkingPickler.dumps(cache)
+    assert len(sent) < 10_000 < sum(len(arena) for arena in cache._arenas)
+    assert all(arena.is_shared() for arena in cache._arenas)
+    np.testing.assert_array_equal(dataset.load_sample(2).image, Files(str(folder)).load_image(2))
 
 
 # ---------------------------------------------------------------------------------------------------- on disk
