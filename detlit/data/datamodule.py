@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from detlit.data.collation import collate
+from detlit.data.collation import DrawnBatch, collate
 from detlit.data.datasets import DetectionDataset, ShapesDataset
 from detlit.data.decoding import Decoded, Decoding
 from detlit.data.image_cache import DiskCache, RamCache
@@ -288,14 +288,23 @@ class DetectionDataModule(LightningDataModule, Recorded):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Apply the augmentations of whole batches, in training alone.
 
-        Each image draws from a generator of its own that follows from seed, epoch and index, so that the same run gives
-        the same batches however it is split over ranks, and wherever it is resumed.
+        Each image draws from a generator of its own that follows from seed, epoch, index and how often it was drawn in
+        the epoch before, so that the same run gives the same batches however it is split over ranks, and wherever it is
+        resumed. Images of an unknown index draw by their place in the epoch.
         """
         transforms = [transform for transform in self.augmentations if isinstance(transform, BatchTransform)]
         if not transforms or self.trainer is None or not self.trainer.training:
             return batch
-        epoch = self.trainer.current_epoch
-        generators = [np.random.default_rng((self.seed, epoch, index, 0, 1)) for index in batch.dataset_indices]
+        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        repeats = batch.repeats if isinstance(batch, DrawnBatch) else [0] * len(batch)
+        drawn = enumerate(zip(batch.dataset_indices, repeats, strict=True))
+        generators = [
+            np.random.default_rng(
+                (self.seed, epoch, index, repeat, 1) if index >= 0 else (self.seed, epoch, step, rank, place, 2)
+            )
+            for place, (index, repeat) in drawn
+        ]
         for transform in transforms:
             batch.images = transform(batch.images, generators)
         return batch

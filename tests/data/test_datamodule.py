@@ -3,12 +3,15 @@
 import copy
 import io
 import pickle
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -458,3 +461,54 @@ def test_batch_transforms_are_applied_in_training_alone_and_follow_the_seed(tmp_
         assert torch.equal(coloured[key], image) == (key[0] == "val")
         assert torch.equal(coloured[key], other[key]) == (key[0] == "val")
     assert not torch.equal(coloured["train", 0, 0], coloured["train", 1, 0])
+
+
+class Colours(Counter):
+    """Keeps the colour of each image of a uniform grey by its index, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colours: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        for index, image in zip(batch.dataset_indices, batch.images, strict=True):
+            self.colours[index].append(tuple(image[:, 0, 0].tolist()))
+        return super().training_step(batch, batch_idx)
+
+
+class Red(ShapesDataset):
+    """Images of one colour, of which the first alone has the first class."""
+
+    def load_image(self, index: int) -> NDArray[np.uint8]:
+        return np.full((64, 64, 3), (200, 90, 60), dtype=np.uint8)
+
+    def load_target(self, index: int) -> GroundTruth:
+        return {"boxes": [[1, 1, 40, 40]], "labels": [int(index == 0)]}
+
+
+def test_a_repeated_image_gets_other_colours_on_the_device(tmp_path: Path) -> None:
+    def run(batch_size: int) -> dict[int, list[tuple[int, ...]]]:
+        module = Colours()
+        data = shapes_module(
+            train=Red(16, 64), augmentations=[BatchHSV(hgain=60)], repeat_threshold=9 / 16, batch_size=batch_size
+        )
+        trainer(tmp_path).fit(module, data)
+        return module.colours
+
+    alone, together = run(1), run(6)
+    assert len(alone[0]) == 3  # one image of 16 has the class: sqrt(9 / 16 * 16)
+    assert len(set(alone[0])) == 3
+    assert alone == together  # 18 draws, whatever batch they are in
+
+
+def test_images_of_an_unknown_index_get_colours_of_their_own(tmp_path: Path) -> None:
+    class Foreign(Red):
+        def __getitem__(self, index: Any) -> Any:
+            image, target = super().__getitem__(index)
+            return image, {"boxes": target["boxes"], "labels": target["labels"]}
+
+    module = Colours()
+    data = shapes_module(train=Foreign(12, 64), augmentations=[BatchHSV(hgain=60)], batch_size=4)
+    trainer(tmp_path, max_epochs=2).fit(module, data)
+    assert len(module.colours[-1]) == 24
+    assert len(set(module.colours[-1])) > 20  # now and then two look the same
