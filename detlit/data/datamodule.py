@@ -27,6 +27,9 @@ from detlit.structures import Batch, Preprocessing
 
 __all__ = ["DetectionDataModule"]
 
+_FEW_IMAGES = 64
+"""Below so many, starting workers takes longer than they save."""
+
 
 class DetectionDataModule(LightningDataModule, Recorded):
     """Load data sets for training, validation and test; without any, generated shapes.
@@ -55,7 +58,8 @@ class DetectionDataModule(LightningDataModule, Recorded):
             less than 64 images.
         seed: of the order of the training images and their augmentation.
         cache: keep decoded images of the training and validation splits: ``"ram"`` decodes all of them in
-            :meth:`setup`, ``"disk"`` as they come, and later runs find them there; ``None`` decodes them each time.
+            :meth:`setup`, in every rank, whose workers share them; ``"disk"`` as they come, for all ranks, and later
+            runs find them there; ``None`` decodes them each time.
         cache_dir: the folder of the disk cache; ``detlit/images`` in the user's cache folder unless given.
         reduced_decoding: decode training JPEGs that are at least twice as large as the network input at a half, a
             quarter or an eighth of their size, two to three times as fast; pixels differ a little, boxes do not.
@@ -308,9 +312,6 @@ class DetectionDataModule(LightningDataModule, Recorded):
         for transform in transforms:
             batch.images = transform(batch.images, generators)
         return batch
-
-
-_FEW_IMAGES = 64
 
 
 def use_one_thread(worker_id: int) -> None:
