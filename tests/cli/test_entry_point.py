@@ -24,7 +24,8 @@ def test_help_version_and_typos_do_not_import_torch(arguments: list[str]) -> Non
 
 
 def test_importing_detlit_is_free() -> None:
-    assert not loaded_after("import detlit") & {"torch", "lightning", "numpy", "cv2"}
+    """Nothing is loaded that a bare interpreter lacks; tests/benchmarks/startup.py measures the milliseconds."""
+    assert loaded_after("import detlit") - loaded_after("import importlib, typing") == {"detlit"}
 
 
 def test_predict_does_not_import_lightning() -> None:
