@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -42,7 +42,8 @@ class QuantizationAwareTraining(Callback):
     themselves; a run that is resumed calibrates nothing.
 
     Start from the averaged weights of a float run (``model.weights``, not ``--ckpt_path``), for about a tenth of its
-    epochs, at a hundredth to a tenth of its learning rate, without mosaic.
+    epochs, at a hundredth to a tenth of its learning rate, without mosaic. bfloat16 rounds as coarsely as the integers
+    do, so what is trained and validated in ``bf16-mixed`` is not what they compute: ``32-true`` is worth its time.
 
     Args:
         backend: who will run the integers, see :data:`~detlit.quantization.quantization.Backend`.
@@ -127,6 +128,11 @@ class QuantizationAwareTraining(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the ranges, on the device, unless a checkpoint brought them."""
+        if trainer.precision.startswith("bf16"):
+            rank_zero_warn(
+                f"precision={trainer.precision} keeps 8 bits of every value and rounds as coarsely as the integers: "
+                "validation says more about them with --trainer.precision 32-true."
+            )
         detector: nn.Module = pl_module.detector  # type: ignore[assignment]
         if needs_calibration(detector):
             self.layers = calibrate(

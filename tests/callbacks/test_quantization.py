@@ -151,6 +151,13 @@ def test_resuming_calibrates_nothing_and_goes_on_bit_for_bit(
     assert_same(weights(resumed), expected)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_bfloat16_is_warned_about(precision: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    fit(tmp_path, precision=precision, limit_train_batches=1)
+    said = [str(warning.message) for warning in recwarn if "as coarsely as the integers" in str(warning.message)]
+    assert len(said) == (precision == "bf16-mixed")
+
+
 def test_the_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
     module = fit(tmp_path, None, None, (SaveFirstEpoch(tmp_path / "q.ckpt"),))
     alone = DetectionModule.load_from_checkpoint(tmp_path / "q.ckpt")
