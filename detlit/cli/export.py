@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.switches import with_switches
 from detlit.data.transforms.letterbox import resized
-from detlit.errors import ConfigurationError
+from detlit.errors import ConfigurationError, DetlitError
 from detlit.export.comparison import compare
 from detlit.export.files import SUFFIXES, Format, export_file
 from detlit.export.onnx_file import Dynamic
@@ -71,6 +71,7 @@ def export(
         max_predictions: Detections per image; by default that of the checkpoint.
         opset: Version of ONNX' operators.
         verify: Compare the file with torch on --images, at several sizes and numbers of images; fail unless it is good.
+            It has its name only then.
         images: Image or folder of images for --verify.
         allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
     """
@@ -86,9 +87,11 @@ def export(
     given = {"nms_threshold": nms_threshold, "max_predictions": max_predictions}
     suppression = _suppression(stored["detlit"], score_threshold, given, nms, allow_custom_code)
     axes = [] if dynamic == "none" else dynamic.replace(" ", "").split(",")
+    shown = [frame.image for frame in islice(read_frames(images), 8)] if verify else []
+    written = path.with_name(f"{path.stem}.unverified{path.suffix}") if verify else path
     export_file(
         detector,
-        path,
+        written,
         format=format,
         class_names=stored["detlit"]["class_names"],
         dynamic=cast("list[Dynamic]", axes),
@@ -98,12 +101,16 @@ def export(
         half=half,
         opset=opset,
     )
-    print(f"written to {path} ({_megabytes(path):.2f} MB)")
     if verify:
-        shown = [frame.image for frame in islice(read_frames(images), 8)]
-        comparison = compare(detector, open_exported(path), shown, half=half)
-        print(comparison)
-        comparison.require()
+        try:
+            comparison = compare(detector, open_exported(written), shown, half=half)
+            print(comparison)
+            comparison.require()
+        except DetlitError as error:
+            raise type(error)(f"{error} The file is kept as {written}.") from error
+        for part in _parts(written):
+            part.replace(path.with_suffix(part.suffix))
+    print(f"{'verified and ' if verify else ''}written to {path} ({_megabytes(path):.2f} MB)")
 
 
 def _suppression(
@@ -126,7 +133,11 @@ def _suppression(
     return Suppression(**settings)
 
 
-def _megabytes(path: Path) -> float:
+def _parts(path: Path) -> list[Path]:
+    """Return the files of an exported detector: OpenVINO's weights are in one of their own."""
     weights = path.with_suffix(".bin")
-    files = [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
-    return sum(file.stat().st_size for file in files) / 1e6
+    return [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
+
+
+def _megabytes(path: Path) -> float:
+    return sum(part.stat().st_size for part in _parts(path)) / 1e6

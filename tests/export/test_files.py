@@ -17,6 +17,7 @@ from detlit.errors import CheckpointError, ConfigurationError, ExportError
 from detlit.export import Suppression, compare, export_file, open_exported
 from detlit.export.comparison import Comparison, Row
 from detlit.export.detections import read_detections
+from detlit.export.files import Format
 from detlit.export.graph import exportable
 from detlit.export.suppression import SuppressedDetector
 from detlit.export.verify import FLOAT
@@ -215,6 +216,26 @@ def test_the_command_exports_a_program_and_verifies_it(tmp_path: Path, capsys: p
     assert "there is a file" in capsys.readouterr().err
     assert main([*arguments[:4], str(tmp_path / "b"), "--verify"]) == 2
     assert "set --images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("format", ["torchscript", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_verified_file_has_its_name_only_if_it_is_good(
+    format: Format, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), shapes_images(1)[0])
+    row = Row((64, 64), 1, detections=3, unmatched=0, max_box=0.0 if good else 9.0, max_score=0.0)
+    found = Comparison("OpenVINO", [row], FLOAT, quantized=False)
+    monkeypatch.setattr("detlit.cli.export.compare", lambda *_, **__: found)
+    arguments = ["export", "--ckpt_path", str(CHECKPOINT), "--output", str(tmp_path / "model"), "--format", format]
+    status = main([*arguments, "--verify", "--images", str(tmp_path / "image.png")])
+    name = "model" if good else "model.unverified"
+    assert status == (0 if good else 1)
+    suffixes = [".bin", ".xml"] if format == "openvino" else [".torchscript"]
+    assert sorted(path.name for path in tmp_path.glob("model*")) == [f"{name}{suffix}" for suffix in suffixes]
+    boxes, scores = open_exported(tmp_path / f"{name}{suffixes[-1]}")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert boxes.shape[:2] == scores.shape[:2]
+    assert good or f"The file is kept as {tmp_path / name}{suffixes[-1]}." in capsys.readouterr().err
 
 
 @pytest.mark.slow
