@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -118,9 +119,14 @@ class DetlitCLI(LightningCLI):
             raise ConfigurationError(str(error)) from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run; a ``fit`` that fails before its first step leaves no folder."""
-        with kept_if_it_trains(self.trainer) if subcommand == "fit" else nullcontext():
-            super()._run_subcommand(subcommand)
+        """Run; a ``fit`` that fails before its first step leaves no folder, and what Lightning refuses is one line."""
+        try:
+            with kept_if_it_trains(self.trainer) if subcommand == "fit" else nullcontext():
+                super()._run_subcommand(subcommand)
+        except ValueError as error:
+            if isinstance(error, DetlitError) or not _is_raised_by_lightning(error):
+                raise
+            raise ConfigurationError(str(error)) from error
 
     def before_validate(self) -> None:
         """Refuse to do nothing."""
@@ -271,6 +277,12 @@ def _config_of(checkpoint: str, trusted: bool, resume: bool) -> dict[str, Any]:
     model = {key: value for key, value in model.items() if value is not None}
     data = {"class_names": entry["class_names"], "preprocessing": entry["preprocessing"]}
     return {"model": model, "data": as_config(entry["data"] or data)}
+
+
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    """Tell a refused setting from a failure further down."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("lightning.")
 
 
 def _has(callbacks: Sequence[Callback], kind: type) -> bool:

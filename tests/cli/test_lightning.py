@@ -11,6 +11,8 @@ import yaml
 
 from detlit.cli import main
 from detlit.cli.configs import config_folder
+from detlit.cli.lightning import _is_raised_by_lightning
+from detlit.cli.trainer import DetlitTrainer
 from detlit.spec import as_config, spec_of
 from tests.oracle import write_grey_images
 from tests.tiny import tiny_detector
@@ -99,9 +101,7 @@ def test_flags_win_over_the_checkpoint(trained: Path, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     checkpoint = str(trained / "checkpoints" / "best.ckpt")
     seen: dict[str, Any] = {}
-    from detlit.cli import lightning
-
-    monkeypatch.setattr(lightning.DetlitTrainer, "validate", lambda self, model, **_: seen.update(model=model))
+    monkeypatch.setattr(DetlitTrainer, "validate", lambda self, model, **_: seen.update(model=model))
     threshold = "--model.post_prediction_callback.score_threshold=0.9"
     assert run("validate", "--ckpt_path", checkpoint, threshold, "--trainer.accelerator=cpu") == 0
     assert seen["model"].post_prediction_callback.score_threshold == 0.9
@@ -235,6 +235,10 @@ def test_linked_keys_are_refused_as_flags_and_in_the_files_of_flags(
         (["fit", "--trainer.precision", "17"], "17"),
         (["fit", "--model.optimizer.lr", "-1"], "the optimizer refuses its arguments"),
         (["fit", "--checkpoint.monitor", "val/mAP"], "checkpoint.monitor=val/mAP is not logged"),
+        (
+            ["fit", "--trainer.val_check_interval", "99"],
+            "must be less than or equal to the number of the training batches",
+        ),
         (["fit", "--ckpt_path", "hpc"], "--ckpt_path hpc names no file"),
         (["fit", "--ckpt_path", "last"], "means the newest last.ckpt in"),
         (["validate"], "the weights would be random: set --ckpt_path"),
@@ -246,6 +250,14 @@ def test_settings_that_cannot_work_are_one_line(
     command, *options = arguments
     assert run(command, "--config", write_config(tmp_path), *options) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_failure_below_lightning_is_no_refused_setting() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as below:
+        int("x")
+    with pytest.raises(ValueError, match="17") as refused:
+        DetlitTrainer(precision="17", accelerator="cpu")
+    assert [_is_raised_by_lightning(error.value) for error in (below, refused)] == [False, True]
 
 
 def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
