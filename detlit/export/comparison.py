@@ -37,7 +37,8 @@ class Row:
         size: (height, width) of the network input.
         batch: number of images.
         detections: of the detector.
-        unmatched: detections of one side that the other does not have, but for scores at the threshold.
+        unmatched: detections of one side that the other does not have, and not because their scores, as far as they may
+            differ, are on either side of the threshold.
         max_box: largest difference of a side, in pixels.
         max_score: largest difference of a score.
     """
@@ -129,8 +130,10 @@ def compare(
     each = [own, *(size for size in sizes if size != own)] if "size" in dynamic else [own]
     reference = DecodedDetector(copy.deepcopy(detector).cpu().float().eval().fuse(full=True))
     callback = NMSPostPredictionCallback(**session.metadata["post_prediction"])
+    quantized = bool(named_quantizers(detector))
+    tolerance = QUANTIZED if quantized else HALF if half else FLOAT
     rows = [
-        _row(reference, callback, session, _letterboxed(images, detector, size, batch))
+        _row(reference, callback, session, _letterboxed(images, detector, size, batch), tolerance.max_score)
         for size in each
         for batch in (batches if "batch" in dynamic else (1,))
     ]
@@ -139,8 +142,7 @@ def compare(
             f"nothing on the images scores above {callback.score_threshold}, so nothing can be compared: give images "
             "with objects, and a trained detector."
         )
-    quantized = bool(named_quantizers(detector))
-    return Comparison(session.name, rows, QUANTIZED if quantized else HALF if half else FLOAT, quantized)
+    return Comparison(session.name, rows, tolerance, quantized)
 
 
 def _letterboxed(images: Sequence[NDArray[np.uint8]], detector: Detector, size: tuple[int, int], batch: int) -> Tensor:
@@ -150,7 +152,9 @@ def _letterboxed(images: Sequence[NDArray[np.uint8]], detector: Detector, size: 
 
 
 @torch.no_grad()
-def _row(reference: DecodedDetector, callback: NMSPostPredictionCallback, session: Session, images: Tensor) -> Row:
+def _row(
+    reference: DecodedDetector, callback: NMSPostPredictionCallback, session: Session, images: Tensor, margin: float
+) -> Row:
     size = (images.shape[2], images.shape[3])
     true_boxes, true_scores = reference(images)
     expected = callback.suppress(true_boxes, true_scores, size)
@@ -160,34 +164,31 @@ def _row(reference: DecodedDetector, callback: NMSPostPredictionCallback, sessio
         found = callback.suppress(torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"]), size)
     else:
         found = read_detections(outputs, session.metadata["nms"], len(images))
-    pairs = [_differences(*both, callback.score_threshold) for both in zip(expected, found, strict=True)]
+    sure = callback.score_threshold + margin
+    pairs = [differences(*both, sure) for both in zip(expected, found, strict=True)]
     unmatched, boxes, scores = zip(*pairs, strict=True)
     return Row(
         size, len(images), sum(len(each["scores"]) for each in expected), sum(unmatched), max(boxes), max(scores)
     )
 
 
-def _differences(expected: Detection, found: Detection, threshold: float) -> tuple[int, float, float]:
+def differences(expected: Detection, found: Detection, sure: float) -> tuple[int, float, float]:
     """Return how many detections have no counterpart, and the largest differences of box and score of those that have.
 
-    A counterpart is the nearest box of the class, within 8 pixels; each has one.
+    A counterpart is the nearest box of the class, within 8 pixels; each has one. Detections that score less than
+    ``sure`` may lack theirs: it may be below the threshold.
     """
     ours, theirs = len(expected["scores"]), len(found["scores"])
     if not ours or not theirs:
-        return _clear(expected["scores"], threshold) + _clear(found["scores"], threshold), 0.0, 0.0
+        return int((expected["scores"] > sure).sum() + (found["scores"] > sure).sum()), 0.0, 0.0
     distance = (expected["boxes"][:, None] - found["boxes"][None]).abs().amax(-1)
     distance = distance.masked_fill(expected["labels"][:, None] != found["labels"][None], torch.inf)
     nearest, partner = distance.min(dim=1)
     matched = (nearest < 8) & (distance.argmin(dim=0)[partner] == torch.arange(ours))
     alone = torch.ones(theirs, dtype=torch.bool)
     alone[partner[matched]] = False
-    unmatched = _clear(expected["scores"][~matched], threshold) + _clear(found["scores"][alone], threshold)
+    unmatched = int((expected["scores"][~matched] > sure).sum() + (found["scores"][alone] > sure).sum())
     if not bool(matched.any()):
         return unmatched, 0.0, 0.0
     scores = (expected["scores"] - found["scores"][partner])[matched].abs()
     return unmatched, float(nearest[matched].max()), float(scores.max())
-
-
-def _clear(scores: Tensor, threshold: float, margin: float = 1e-4) -> int:
-    """Return how many scores are above the threshold by more than rounding."""
-    return int((scores > threshold + margin).sum())
