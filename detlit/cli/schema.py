@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from detlit.cli import TRAINER_COMMANDS
+from detlit.cli.configs import config_folder
 from detlit.cli.messages import FriendlyErrors
 from detlit.errors import ConfigurationError
 
@@ -178,9 +179,12 @@ class _Builder:
         shortest = {"enum": [each[0] for each in names]}
         others = "|".join(re.escape(name) for each in names for name in each)
         class_path = {"anyOf": [shortest, {"type": "string", "pattern": rf"^({others})$|^(?!detlit\.).*\."}]}
+        shipped = (
+            sorted(path.stem for path in config_folder().glob("model/*.yaml")) if base.__name__ == "Detector" else []
+        )
         file = {"type": "string", "pattern": r"\."}
         extra: Schema = {"class_path": True, "dict_kwargs": {"type": "object"}}
-        rules = [{"if": {"type": "string"}, "then": {"anyOf": [shortest, file]}}]
+        rules = [{"if": {"type": "string"}, "then": {"anyOf": [{"enum": [*shipped, *shortest["enum"]]}, file]}}]
         arguments = [self._defined(cls, skip, "arguments", self._arguments) for cls in classes]
         for each, reference in zip(names, arguments, strict=True):
             chosen = {"required": ["class_path"], "properties": {"class_path": {"enum": each}}}

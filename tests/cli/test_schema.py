@@ -43,6 +43,7 @@ MISTAKES = {
         "model.detector.init_args",
         "num_classes",
     ),
+    "model: {detector: yolo_nas_q}": ("model.detector", "yolo_nas_q"),
     "model: {class_names: [a]}": ("model", "class_names"),
     "trainer: {callbacks: [{class_path: detlit.CloseMosaic, init_args: {epochs: 1}}]}": (
         "trainer.callbacks.0.init_args",
@@ -57,6 +58,7 @@ GOOD = [
     "{$schema: s.json, train: {class_path: ShapesDataset}}",
     "{$schema: s.json, class_path: detlit.Detector}",
     "model: model.yaml\ndata: data.yaml\ntrainer: {max_epochs: 3, callbacks+: [CloseMosaic]}",
+    "model: {detector: yolo_nas_s}\ndata: shapes",
     "ema: null\ncheckpoint: {monitor: val/map_50}",
     "data: {train: {class_path: my.module.Cells, init_args: {anything: 1}}, image_size: [320, 640], batch_size: 4}",
     "data: {train: {annotations: other.json}}",  # on top of a config that says the class
