@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from detlit.data.datasets.annotated import AnnotatedDataset
 from detlit.data.datasets.base import DetectionDataset
-from detlit.data.datasets.truth import GroundTruth
+from detlit.data.datasets.truth import GroundTruth, whole_labels
 from detlit.errors import AnnotationError, ConfigurationError, DatasetError
 
 __all__ = ["ConcatDataset"]
@@ -109,7 +109,7 @@ class ConcatDataset(DetectionDataset):
         """Return what is annotated in image number ``index``."""
         part, position = self._find(index)
         truth = self.datasets[part].load_target(position)
-        labels, own = np.asarray(truth["labels"], dtype=np.int64).reshape(-1), self._labels[part]
+        labels, own = whole_labels(truth["labels"], truth.get("path", f"part {part}")), self._labels[part]
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(own):
             wrong = labels.min() if labels.min() < 0 else labels.max()
             raise AnnotationError(f"{truth.get('path', f'part {part}')} has label {wrong}, but {len(own)} classes.")

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from detlit.data.sample import Originals
 from detlit.errors import AnnotationError
 
-__all__ = ["REVERSED_HINT", "GroundTruth", "originals_of", "refuse_normalised", "reversed_boxes"]
+__all__ = ["REVERSED_HINT", "GroundTruth", "originals_of", "refuse_normalised", "reversed_boxes", "whole_labels"]
 
 REVERSED_HINT = "boxes must be xyxy, corner and corner, and these may be xywh"
 
@@ -39,7 +39,7 @@ def originals_of(truth: GroundTruth, num_classes: int, path: str) -> Originals:
     Raises:
         AnnotationError: boxes or labels that cannot be, or not one label for each box.
     """
-    boxes, labels = _boxes(truth["boxes"], path), _labels(truth["labels"], path)
+    boxes, labels = _boxes(truth["boxes"], path), whole_labels(truth["labels"], path)
     if boxes.shape != (len(labels), 4):
         raise AnnotationError(f"{path} has boxes {boxes.shape} for {len(labels)} labels: boxes must be (N, 4).")
     if not np.isfinite(boxes).all():
@@ -64,7 +64,12 @@ def _boxes(given: Any, path: str) -> NDArray[np.float64]:
     return boxes.reshape(0, 4) if boxes.size == 0 else boxes
 
 
-def _labels(given: Any, path: str) -> NDArray[np.int64]:
+def whole_labels(given: Any, path: str) -> NDArray[np.int64]:
+    """Return the labels ``(N,)`` of an image.
+
+    Raises:
+        AnnotationError: they are no whole numbers.
+    """
     try:
         labels = np.asarray(given).reshape(-1)
     except ValueError:  # lists of several lengths

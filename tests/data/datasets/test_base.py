@@ -80,6 +80,8 @@ def test_bad_targets_are_refused(truth: GroundTruth, message: str) -> None:
 
     with pytest.raises(AnnotationError, match=message):
         Bad()[0]
+    with pytest.raises(AnnotationError):
+        ConcatDataset([Bad()])[0]
 
 
 def test_an_image_that_is_no_array_is_refused() -> None:
