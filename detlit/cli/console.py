@@ -27,6 +27,9 @@ _CHOSEN = (
 )
 """Warnings about what detlit does on purpose, or cannot change."""
 
+_ONLY_TO_RESUME = ".*callbacks used to create the checkpoint need to be provided.*"
+"""A warning about callbacks that have no part in scoring a checkpoint."""
+
 
 class EpochProgress(RichProgressBar):
     """Lightning's bar, with epochs that count from 1 as the tables do, and no end where a run has none."""
@@ -64,12 +67,16 @@ class ModelSize(Callback):
 
 
 @contextmanager
-def plain_words() -> Iterator[None]:
-    """Show warnings without lines of code, those of detlit as sentences; leave out adverts and what is on purpose."""
+def plain_words(command: str) -> Iterator[None]:
+    """Show warnings without lines of code, those of detlit as sentences; leave out adverts and what is on purpose.
+
+    Args:
+        command: ``"fit"``, ``"validate"`` or ``"test"``.
+    """
     loggers = [logging.getLogger(f"lightning.{name}.utilities.rank_zero") for name in ("pytorch", "fabric")]
     format_before = warnings.formatwarning
     with warnings.catch_warnings():
-        for message in _CHOSEN:
+        for message in _CHOSEN if command == "fit" else (*_CHOSEN, _ONLY_TO_RESUME):
             warnings.filterwarnings("ignore", message=message)
         warnings.filterwarnings("ignore", module="jsonargparse")
         warnings.formatwarning = _sentence

@@ -199,7 +199,7 @@ def main(argv: Sequence[str]) -> None:
         argv: the command and its options.
     """
     torch.set_float32_matmul_precision("high")
-    with plain_words():
+    with plain_words(argv[0]):
         DetlitCLI(
             DetectionModule,
             DetectionDataModule,

@@ -67,7 +67,7 @@ def test_epochs_count_from_one_to_the_last_there_is(epochs: int | None, text: st
 def test_warnings_are_sentences_and_come_back_as_they_were() -> None:
     before = warnings.formatwarning
     ours = str(Path(detlit.__file__).parent / "data" / "images.py")
-    with plain_words():
+    with plain_words("fit"):
         assert warnings.formatwarning("it is so", UserWarning, ours, 3) == "detlit: warning: it is so\n"
         assert (
             warnings.formatwarning("so", UserWarning, "/else/where.py", 3, "f()")
@@ -81,6 +81,14 @@ def test_warnings_are_sentences_and_come_back_as_they_were() -> None:
 )
 def test_notes_that_tell_nothing_are_left_out(note: str, said: bool, caplog: pytest.LogCaptureFixture) -> None:
     logger: Any = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    with caplog.at_level(logging.INFO), plain_words():
+    with caplog.at_level(logging.INFO), plain_words("fit"):
         logger.info(note)
     assert (note in caplog.messages) == said
+
+
+@pytest.mark.parametrize(("command", "said"), [("fit", True), ("validate", False), ("test", False)])
+def test_callbacks_that_a_checkpoint_misses_matter_to_resume_alone(command: str, said: bool) -> None:
+    sentence = "when using `ckpt_path`, callbacks used to create the checkpoint need to be provided"
+    with warnings.catch_warnings(record=True) as seen, plain_words(command):
+        warnings.warn(f"Be aware that {sentence} during `Trainer` instantiation: ['PlotMetrics'].", stacklevel=1)
+    assert bool(seen) == said
