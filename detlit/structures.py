@@ -83,10 +83,11 @@ class Target(TypedDict, total=False):
     """Ground truth of one image; ``boxes`` and ``labels`` are enough for the loss, the rest is for evaluation.
 
     ``boxes (N, 4)`` float32 xyxy pixels of the network input; ``labels (N,)`` int64, contiguous from 0; ``iscrowd``
-    ``(N,)`` bool; ``image_id`` and ``dataset_index`` integers; ``orig_size`` (height, width) of the image file;
-    ``geometry`` float64 (scale_x, scale_y, left, top): ``network = original * scale + offset``; ``orig_boxes (N', 4)``
-    float64 in original pixels with ``orig_labels``, ``orig_iscrowd`` and ``orig_area``, unfiltered, because pycocotools
-    counts what a training filter drops; ``path`` of the image, for messages.
+    ``(N,)`` bool; ``image_id`` and ``dataset_index`` integers; ``repeat``, how often the image was drawn in the epoch
+    before; ``orig_size`` (height, width) of the image file; ``geometry`` float64 (scale_x, scale_y, left, top):
+    ``network = original * scale + offset``; ``orig_boxes (N', 4)`` float64 in original pixels with ``orig_labels``,
+    ``orig_iscrowd`` and ``orig_area``, unfiltered, because pycocotools counts what a training filter drops; ``path`` of
+    the image, for messages.
     """
 
     boxes: Tensor
@@ -94,6 +95,7 @@ class Target(TypedDict, total=False):
     iscrowd: Tensor
     image_id: int
     dataset_index: int
+    repeat: int
     orig_size: tuple[int, int]
     geometry: Tensor
     orig_boxes: Tensor
@@ -146,6 +148,7 @@ class Batch:
         orig_objects: ``(M', 8)`` float64, on the host: position in the batch, label, iscrowd, area, x1, y1, x2, y2 in
             original pixels, unfiltered; ``None`` in training batches.
         paths: where the images came from, for messages and pictures.
+        repeats: how often each image was drawn in the epoch before, on the host; never unless given.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class Batch:
         geometry: Tensor,
         orig_objects: Tensor | None = None,
         paths: Sequence[str] = (),
+        repeats: Sequence[int] = (),
     ) -> None:
         self.images = images
         self.boxes = boxes
@@ -176,6 +180,7 @@ class Batch:
         self.geometry = geometry
         self.orig_objects = orig_objects
         self.paths = list(paths)
+        self.repeats = list(repeats) or [0] * len(self.counts)
         self._moved: _Moved | None = None
 
     def __len__(self) -> int:
@@ -228,6 +233,7 @@ class Batch:
                 iscrowd=iscrowd[i],
                 image_id=self.image_ids[i],
                 dataset_index=self.dataset_indices[i],
+                repeat=self.repeats[i],
                 orig_size=self.orig_sizes[i],
                 geometry=self.geometry[i],
             )

@@ -10,23 +10,12 @@ from detlit.errors import AnnotationError, ConfigurationError
 from detlit.ops.targets import check_boxes
 from detlit.structures import Batch, Target
 
-__all__ = ["DrawnBatch", "collate"]
+__all__ = ["collate"]
 
 _UNCHANGED = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 
 
-class DrawnBatch(Batch):
-    """A batch that knows how its images were drawn, for augmentations of whole batches.
-
-    Attributes:
-        repeats: how often each image was drawn in the epoch before, on the host; see
-            :class:`~detlit.data.sampler.SampleIndex`.
-    """
-
-    repeats: list[int]
-
-
-def collate(samples: Sequence[tuple[Tensor, Target]]) -> DrawnBatch:
+def collate(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
     """Return images and targets as one flat :class:`~detlit.structures.Batch`.
 
     Only ``boxes`` and ``labels`` are required of a target, so that torchvision-style data sets fit.
@@ -44,7 +33,7 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> DrawnBatch:
     counts = [_count(target, name) for target, name in zip(targets, names, strict=True)]
     boxes = torch.cat([target["boxes"].float().reshape(-1, 4) for target in targets])
     check_boxes(boxes.numpy(), counts, names, image_size=(images[0].shape[-2], images[0].shape[-1]))
-    batch = DrawnBatch(
+    return Batch(
         images=default_collate(images),  # in a worker it stacks straight into shared memory
         boxes=boxes,
         labels=torch.cat([target["labels"].long() for target in targets]),
@@ -60,9 +49,8 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> DrawnBatch:
         geometry=torch.stack([target.get("geometry", _UNCHANGED) for target in targets]),
         orig_objects=_original_objects(targets),
         paths=[target.get("path", "") for target in targets],
+        repeats=[target.get("repeat", 0) for target in targets],
     )
-    batch.repeats = [int(target.get("repeat", 0)) for target in targets]  # type: ignore[call-overload]
-    return batch
 
 
 def _check_sizes(images: Sequence[Tensor]) -> None:

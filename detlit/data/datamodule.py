@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from detlit.data.collation import DrawnBatch, collate
+from detlit.data.collation import collate
 from detlit.data.datasets import DetectionDataset, ShapesDataset
 from detlit.data.decoding import Decoded, Decoding
 from detlit.data.image_cache import DiskCache, RamCache
@@ -301,8 +301,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
             return batch
         epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        repeats = batch.repeats if isinstance(batch, DrawnBatch) else [0] * len(batch)
-        drawn = enumerate(zip(batch.dataset_indices, repeats, strict=True))
+        drawn = enumerate(zip(batch.dataset_indices, batch.repeats, strict=True))
         generators = [
             np.random.default_rng(
                 (self.seed, epoch, index, repeat, 1) if index >= 0 else (self.seed, epoch, step, rank, place, 2)

@@ -11,13 +11,7 @@ from torch import Tensor
 from detlit.data.sampler import SampleIndex
 from detlit.structures import Target
 
-__all__ = ["DrawnTarget", "Originals", "Sample", "clip_boxes", "to_tensors"]
-
-
-class DrawnTarget(Target, total=False):
-    """A target that also says how often its image was drawn in the epoch before; 0 unless it is repeated."""
-
-    repeat: int
+__all__ = ["Originals", "Sample", "clip_boxes", "to_tensors"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +64,12 @@ def clip_boxes(boxes: NDArray[np.float64], height: int, width: int) -> NDArray[n
     return np.clip(boxes, 0.0, np.array([width, height, width, height], dtype=np.float64))
 
 
-def to_tensors(sample: Sample) -> tuple[Tensor, DrawnTarget]:
+def to_tensors(sample: Sample) -> tuple[Tensor, Target]:
     """Return the image ``(3, H, W)`` uint8 and its target."""
     planes = np.empty((3, *sample.image.shape[:2]), dtype=np.uint8)
     cv2.split(sample.image, list(planes))
     image = torch.from_numpy(planes)
-    target = DrawnTarget(
+    target = Target(
         boxes=torch.from_numpy(sample.boxes).float(),
         labels=torch.from_numpy(sample.labels),
         iscrowd=torch.from_numpy(sample.iscrowd),
