@@ -28,6 +28,9 @@ HALF = Tolerance(max_box=2.0, mean_box=0.15, max_score=0.02, max_score_drop=5e-3
 BATCHES = (1, 3, 8)
 SIZES = ((256, 256), (320, 448), (640, 640))
 
+REACH = 8
+"""Pixels within which a box is a counterpart of another."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -95,10 +98,12 @@ class Comparison:
             ExportError: it is not one.
         """
         if self.failures:
-            worst = max(row.max_box for row in self.failures)
+            box, score = (max(getattr(row, name) for row in self.failures) for name in ("max_box", "max_score"))
             raise ExportError(
                 f"the file differs from the detector in {len(self.failures)} of {len(self.rows)} comparisons, by up to "
-                f"{worst:.3g} pixels (at most {self.tolerance.max_box:g}): do not use it."
+                f"{box:.3g} pixels (at most {self.tolerance.max_box:g}), {score:.3g} in the score (at most "
+                f"{self.tolerance.max_score:g}) and {sum(row.unmatched for row in self.failures)} detections that one "
+                "side lacks: do not use it."
             )
         return self
 
@@ -133,7 +138,7 @@ def compare(
     quantized = bool(named_quantizers(detector))
     tolerance = QUANTIZED if quantized else HALF if half else FLOAT
     rows = [
-        _row(reference, callback, session, _letterboxed(images, detector, size, batch), tolerance.max_score)
+        _row(reference, callback, session, _letterboxed(images, detector, size, batch), tolerance, quantized)
         for size in each
         for batch in (batches if "batch" in dynamic else (1,))
     ]
@@ -153,7 +158,12 @@ def _letterboxed(images: Sequence[NDArray[np.uint8]], detector: Detector, size: 
 
 @torch.no_grad()
 def _row(
-    reference: DecodedDetector, callback: NMSPostPredictionCallback, session: Session, images: Tensor, margin: float
+    reference: DecodedDetector,
+    callback: NMSPostPredictionCallback,
+    session: Session,
+    images: Tensor,
+    tolerance: Tolerance,
+    quantized: bool,
 ) -> Row:
     size = (images.shape[2], images.shape[3])
     true_boxes, true_scores = reference(images)
@@ -164,9 +174,12 @@ def _row(
         found = callback.suppress(torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"]), size)
     else:
         found = read_detections(outputs, session.metadata["nms"], len(images))
-    sure = callback.score_threshold + margin
+    sure = callback.score_threshold + tolerance.max_score
     pairs = [differences(*both, sure) for both in zip(expected, found, strict=True)]
     unmatched, boxes, scores = zip(*pairs, strict=True)
+    if quantized:  # of two nearly equal boxes, suppression may keep the other one
+        nearest = [to_candidates(*each, tolerance) for each in zip(found, true_boxes, true_scores, strict=True)]
+        boxes, scores = zip(*nearest, strict=True)
     return Row(
         size, len(images), sum(len(each["scores"]) for each in expected), sum(unmatched), max(boxes), max(scores)
     )
@@ -175,8 +188,8 @@ def _row(
 def differences(expected: Detection, found: Detection, sure: float) -> tuple[int, float, float]:
     """Return how many detections have no counterpart, and the largest differences of box and score of those that have.
 
-    A counterpart is the nearest box of the class, within 8 pixels; each has one. Detections that score less than
-    ``sure`` may lack theirs: it may be below the threshold.
+    A counterpart is the nearest box of the class, within :data:`REACH` pixels; each has one. Detections that score less
+    than ``sure`` may lack theirs: it may be below the threshold.
     """
     ours, theirs = len(expected["scores"]), len(found["scores"])
     if not ours or not theirs:
@@ -184,7 +197,7 @@ def differences(expected: Detection, found: Detection, sure: float) -> tuple[int
     distance = (expected["boxes"][:, None] - found["boxes"][None]).abs().amax(-1)
     distance = distance.masked_fill(expected["labels"][:, None] != found["labels"][None], torch.inf)
     nearest, partner = distance.min(dim=1)
-    matched = (nearest < 8) & (distance.argmin(dim=0)[partner] == torch.arange(ours))
+    matched = (nearest < REACH) & (distance.argmin(dim=0)[partner] == torch.arange(ours))
     alone = torch.ones(theirs, dtype=torch.bool)
     alone[partner[matched]] = False
     unmatched = int((expected["scores"][~matched] > sure).sum() + (found["scores"][alone] > sure).sum())
@@ -192,3 +205,22 @@ def differences(expected: Detection, found: Detection, sure: float) -> tuple[int
         return unmatched, 0.0, 0.0
     scores = (expected["scores"] - found["scores"][partner])[matched].abs()
     return unmatched, float(nearest[matched].max()), float(scores.max())
+
+
+def to_candidates(found: Detection, boxes: Tensor, scores: Tensor, tolerance: Tolerance) -> tuple[float, float]:
+    """Return the largest differences of box and score between detections and the nearest predictions of their class.
+
+    The nearest is the one with the least difference in units of the tolerance, be it of the box or of the score.
+
+    Args:
+        found: of a file, after suppression.
+        boxes: ``(A, 4)`` of the detector for the same image, before suppression.
+        scores: ``(A, C)``.
+        tolerance: how far box and score may be apart.
+    """
+    by_box = (found["boxes"][:, None] - boxes[None]).abs().amax(-1)
+    by_score = (found["scores"][:, None] - scores.T[found["labels"]]).abs()
+    anchor = torch.maximum(by_box / tolerance.max_box, by_score / tolerance.max_score).argmin(dim=1)[:, None]
+    far_boxes, far_scores = by_box.gather(1, anchor), by_score.gather(1, anchor)
+    near = far_boxes < REACH
+    return (float(far_boxes[near].max()), float(far_scores[near].max())) if bool(near.any()) else (0.0, 0.0)

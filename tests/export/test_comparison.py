@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from detlit.export.comparison import differences
+from detlit.export.comparison import differences, to_candidates
+from detlit.export.verify import Tolerance
 from detlit.structures import Detection
 
 
@@ -30,3 +31,13 @@ def test_detections_of_one_side_alone_are_all_unmatched(turned: bool) -> None:
 
 def test_a_box_of_another_class_is_no_counterpart() -> None:
     assert differences(detections((0, 0.9, 0)), detections((0, 0.9, 1)), 0.6) == (2, 0.0, 0.0)
+
+
+def test_integers_may_keep_the_other_of_two_nearly_equal_boxes() -> None:
+    """Of two neighbours the file keeps the one torch suppresses: 0.5 pixels from it, 3 from the one torch keeps."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [2.5, 0, 12.5, 10], [50, 0, 60, 10], [3, 0, 13, 10]])
+    scores = torch.tensor([[0.9, 0], [0.88, 0], [0.0, 0.7], [0.2, 0.9]])  # the last scores otherwise
+    found = detections((3, 0.86, 0), (50, 0.65, 1), (80, 0.9, 0))  # the last has no counterpart, and does not count
+    tolerance = Tolerance(max_box=2.0, mean_box=0.15, max_score=0.1, max_score_drop=5e-3)
+    assert to_candidates(found, boxes, scores, tolerance) == (pytest.approx(0.5), pytest.approx(0.05))
+    assert to_candidates(detections(), boxes, scores, tolerance) == (0.0, 0.0)
