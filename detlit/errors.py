@@ -13,6 +13,7 @@ __all__ = [
     "DetlitError",
     "ExportError",
     "ImageReadError",
+    "MissingDataError",
     "MissingExtraError",
     "TrainingError",
     "abridged",
@@ -29,6 +30,10 @@ class ConfigurationError(DetlitError, ValueError):
 
 class DatasetError(DetlitError, ValueError):
     """A data set that cannot be used as a whole: missing, empty, or with other classes than declared."""
+
+
+class MissingDataError(DatasetError):
+    """A split of a data set, or the file or folder it is read from, that is not there."""
 
 
 class AnnotationError(DatasetError):

@@ -15,7 +15,7 @@ from detlit.data.datasets.concat import ConcatDataset
 from detlit.data.datasets.files import relative_to
 from detlit.data.datasets.voc import VocDataset
 from detlit.data.datasets.yolo import YoloDataset
-from detlit.errors import DatasetError
+from detlit.errors import DatasetError, MissingDataError
 
 __all__ = ["collect"]
 
@@ -34,7 +34,9 @@ def collect(datasets: Mapping[str, DetectionDataset]) -> tuple[list[Split], list
         try:
             splits.append(_collect(name, dataset))
         except DatasetError as error:
-            problems.append(Problem("unreadable-annotations", name, str(error).removesuffix(".")))
+            absent = name == "test" and isinstance(error, MissingDataError)
+            code = "no-test-split" if absent else "unreadable-annotations"
+            problems.append(Problem(code, name, str(error).removesuffix(".")))
     if not splits:
         raise DatasetError(problems[0].text + "." if problems else "there are no data to check.")
     return splits, problems

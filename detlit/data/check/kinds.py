@@ -21,6 +21,9 @@ KINDS = {
     "unreadable-annotations": Kind(
         "error", "annotation file that cannot be read", "annotation files that cannot be read", "export them again"
     ),
+    "no-test-split": Kind(
+        "note", "test split that is not there", "test splits that are not there", "none is needed to train and validate"
+    ),
     "malformed-record": Kind(
         "error", "entry that cannot be read", "entries that cannot be read", "correct or remove them"
     ),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlit.data.datasets.table import AnnotationTable, offsets_of
-from detlit.errors import AnnotationError, DatasetError, abridged
+from detlit.errors import AnnotationError, DatasetError, MissingDataError, abridged
 
 __all__ = ["CURE_OF_A_DATA_SET", "CocoFile", "Row", "read_categories", "read_class_names", "read_table"]
 
@@ -218,7 +218,7 @@ def _load(path: Path, cure: str) -> Row:
 
 def _unreadable(path: Path, error: OSError, cure: str) -> DatasetError:
     if isinstance(error, FileNotFoundError):
-        return DatasetError(f"there is no annotation file {path}: {cure}.")
+        return MissingDataError(f"there is no annotation file {path}: {cure}.")
     return DatasetError(f"annotation file {path} cannot be read ({error.strerror}): give a readable json file.")
 
 

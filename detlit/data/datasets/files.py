@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from detlit.errors import DatasetError
+from detlit.errors import DatasetError, MissingDataError
 
 __all__ = ["IMAGE_SUFFIXES", "list_files", "missing_files", "read_text", "relative_to", "stem"]
 
@@ -16,10 +16,10 @@ def list_files(folder: str | Path, suffixes: Collection[str]) -> list[str]:
     """Return the paths of the files with one of the lower-case suffixes, in all folders below, sorted; no hidden ones.
 
     Raises:
-        DatasetError: there is no such folder.
+        MissingDataError: there is no such folder.
     """
     if not os.path.isdir(folder):  # noqa: PTH112
-        raise DatasetError(f"there is no folder {folder}: check data.root and the data set's folders.")
+        raise MissingDataError(f"there is no folder {folder}: check data.root and the data set's folders.")
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -59,11 +59,12 @@ def read_text(path: Path) -> str:
     """Return a text file; bytes that are no UTF-8 become question marks.
 
     Raises:
-        DatasetError: the file is missing or unreadable.
+        MissingDataError: there is no such file.
+        DatasetError: it cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
-        raise DatasetError(f"there is no file {path}: check data.root and the data set's arguments.") from None
+        raise MissingDataError(f"there is no file {path}: check data.root and the data set's arguments.") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}): give a readable file.") from error

@@ -11,7 +11,7 @@ from detlit.data.datasets.files import IMAGE_SUFFIXES, list_files, missing_files
 from detlit.data.datasets.table import AnnotationTable, ImageObjects, table_of
 from detlit.data.datasets.yolo_file import label_path, read_data_yaml, read_labels, read_list
 from detlit.data.images import image_size
-from detlit.errors import AnnotationError, ConfigurationError, DatasetError
+from detlit.errors import AnnotationError, ConfigurationError, DatasetError, MissingDataError
 
 __all__ = ["YoloDataset"]
 
@@ -122,7 +122,9 @@ class YoloDataset(AnnotatedDataset):
         if self.images is None:
             content = read_data_yaml(root / self.data_yaml)
             if self.split not in content.splits:
-                raise DatasetError(f"{content.path} names no split {self.split!r}: add it, or choose another split.")
+                raise MissingDataError(
+                    f"{content.path} names no split {self.split!r}: add it, or choose another split."
+                )
             entries = list(content.splits[self.split])
         else:
             entries = [root / entry for entry in ([self.images] if isinstance(self.images, str) else self.images)]

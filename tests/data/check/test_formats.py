@@ -305,6 +305,21 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) ->
         collect(datasets)
 
 
+@pytest.mark.parametrize(("split", "code"), [("test", "no-test-split"), ("val", "unreadable-annotations")])
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_a_test_split_that_is_not_there_is_no_error(format: str, split: str, code: str, tmp_path: Path) -> None:
+    data: dict[str, DetectionDataset] = {"train": ShapesDataset(2)}
+    if format == "coco":
+        data[split] = CocoDataset(f"instances_{split}.json", root=str(tmp_path))
+    elif format == "voc":
+        data[split] = VocDataset(split=split, root=str(tmp_path))
+    else:
+        (tmp_path / "data.yaml").write_text("names: [a]\ntrain: images\n")
+        data[split] = YoloDataset(split=split, root=str(tmp_path))
+    _, problems = collect(data)
+    assert [(problem.code, problem.place) for problem in problems] == [(code, split)]
+
+
 def test_joined_data_sets_are_read_part_by_part(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "coco")
     scene.box("train", 1)[2] = 0.0
