@@ -15,7 +15,7 @@ from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkp
 from detlit.models.class_names import placeholder_names
 from detlit.models.detector import Detector
 from detlit.ops.coordinates import to_original_pixels
-from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.postprocess.stored import stored_callback
 from detlit.prediction.canvases import network_input
 from detlit.prediction.engines import (
     ClassThresholds,
@@ -29,7 +29,6 @@ from detlit.prediction.prefetch import read_ahead
 from detlit.prediction.results import Result
 from detlit.prediction.sources import ChannelOrder, Frame, OnBroken, Source, read_frames
 from detlit.prediction.tiling import Tiles, Window, merge_tiles
-from detlit.spec import build
 from detlit.structures import Detection, Preprocessing
 
 __all__ = ["Predictor", "Result", "Tiles"]
@@ -124,7 +123,12 @@ class Predictor:
             entry = {} if stored is None else stored["detlit"]
             default = entry.get("score_threshold", SCORE_THRESHOLD)
             thresholds = ClassThresholds(self.class_names, score_threshold, default, classes)
-            callback = _callback(entry, thresholds.least, nms_threshold, allow_custom_code)
+            callback = stored_callback(
+                entry,
+                allow_custom_code=allow_custom_code,
+                score_threshold=thresholds.least,
+                nms_threshold=nms_threshold,
+            )
             self.engine = TorchEngine(detector, callback, thresholds, usable_device(device), precision)
         self._resize(image_size)
 
@@ -264,23 +268,3 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _callback(
-    entry: Mapping[str, Any], score_threshold: float, nms_threshold: float | None, allow_custom_code: bool
-) -> PostPredictionCallback:
-    """Return a checkpoint's post-prediction callback with other thresholds, ones to show detections by."""
-    arguments: dict[str, Any] = {"score_threshold": score_threshold}
-    if nms_threshold is not None:
-        arguments["nms_threshold"] = nms_threshold
-    spec = entry.get("module", {}).get("post_prediction_callback")
-    if spec is None:
-        return NMSPostPredictionCallback(**arguments)
-    if nms_threshold is not None and "nms_threshold" not in spec["init_args"]:
-        raise ConfigurationError(
-            f"nms_threshold={nms_threshold} means nothing to {spec['class_path']}, the checkpoint's post-prediction "
-            "callback: leave it out."
-        )
-    spec = {**spec, "init_args": {**spec["init_args"], **arguments}}
-    callback: PostPredictionCallback = build(spec, allow_custom_code=allow_custom_code)
-    return callback

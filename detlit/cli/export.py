@@ -15,9 +15,9 @@ from detlit.export.onnx_file import Dynamic
 from detlit.export.session import open_exported
 from detlit.export.suppression import NMSFormat, Suppression
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
-from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.postprocess import NMSPostPredictionCallback
+from detlit.postprocess.stored import stored_callback
 from detlit.prediction.sources import read_frames
-from detlit.spec import build
 
 __all__ = ["export", "main"]
 
@@ -121,8 +121,7 @@ def _suppression(
     allow_custom_code: bool,
 ) -> Suppression:
     """Return the suppression of the checkpoint, with what was given instead of its own settings."""
-    spec = entry["module"].get("post_prediction_callback")
-    callback: PostPredictionCallback = build(spec, allow_custom_code=allow_custom_code) or NMSPostPredictionCallback()
+    callback = stored_callback(entry, allow_custom_code=allow_custom_code)
     if score_threshold is None:
         score_threshold = entry.get("score_threshold", 0.25)
     if not isinstance(callback, NMSPostPredictionCallback) and nms == "none":

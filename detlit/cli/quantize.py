@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from detlit.cli.configs import config_folder, flags
+from detlit.cli.configs import flags, with_shipped_configs
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.scoring import mean_average_precision
 from detlit.cli.switches import with_switches
@@ -22,7 +22,8 @@ from detlit.export import Verification, export_onnx, verify
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
 from detlit.models.torch_files import write_torch_file
-from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.postprocess import PostPredictionCallback
+from detlit.postprocess.stored import stored_callback
 from detlit.quantization import (
     Quantization,
     Quantized,
@@ -34,7 +35,7 @@ from detlit.quantization import (
 )
 from detlit.quantization.quantization import Backend
 from detlit.quantization.ranges import Method
-from detlit.spec import as_config, build, check_trusted, spec_of
+from detlit.spec import as_config, check_trusted, spec_of
 
 __all__ = ["main", "quantize_checkpoint"]
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = with_switches(argv[1:], _SWITCHES)
     given = {name: value for _, name, value in flags(arguments)}
     if "ckpt_path" in given:
-        arguments = [*_data_of(given["ckpt_path"], given), *_with_shipped_data(arguments)]
+        arguments = [*_data_of(given["ckpt_path"], given), *with_shipped_configs(arguments)]
     parsed = parser.instantiate(parser.parse_args(arguments))
     quantize_checkpoint(**parsed.as_dict())
 
@@ -114,7 +115,11 @@ def quantize_checkpoint(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().to(device)
     images = _calibration_images(data, detector, calibration_batches, calibration_batch_size)
-    scorer = _Scorer(_callback_of(stored, allow_custom_code), data, val_batches) if "val" in data.splits else None
+    scorer = (
+        _Scorer(stored_callback(stored["detlit"], allow_custom_code=allow_custom_code), data, val_batches)
+        if "val" in data.splits
+        else None
+    )
     done = quantize(
         detector,
         images,
@@ -255,12 +260,6 @@ def _verified(
         return verify(quantized, path, batches, float_path=float_path, score=score)
 
 
-def _callback_of(stored: dict[str, Any], allow_custom_code: bool) -> PostPredictionCallback:
-    spec = stored["detlit"]["module"].get("post_prediction_callback")
-    callback: PostPredictionCallback | None = build(spec, allow_custom_code=allow_custom_code)
-    return callback or NMSPostPredictionCallback()
-
-
 def _checkpoint(detector: Detector, stored: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of a module around the detector, with all else as it was stored."""
     entry = stored["detlit"]
@@ -292,28 +291,3 @@ def _data_of(ckpt_path: str, given: dict[str, str]) -> list[str]:
         raise ConfigurationError(f"{ckpt_path} does not say what it was trained on: give --data, such as custom_coco.")
     known = {"class_names": entry["class_names"], "preprocessing": entry["preprocessing"]}
     return ["--data", json.dumps({**as_config(entry["data"] or {}), **known})]
-
-
-def _with_shipped_data(arguments: list[str]) -> list[str]:
-    """Return the arguments with the name of a shipped data config, such as ``custom_coco``, replaced by its file."""
-    resolved = list(arguments)
-    for position, name, value in flags(arguments):
-        if name == "data" and not value.lstrip().startswith("{"):
-            path = str(_data_config(value))
-            if arguments[position].startswith("--data="):
-                resolved[position] = f"--data={path}"
-            else:
-                resolved[position + 1] = path
-    return resolved
-
-
-def _data_config(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    folder = config_folder() / "data"
-    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-    if name.removesuffix(".yaml") in shipped:
-        return shipped[name.removesuffix(".yaml")]
-    raise ConfigurationError(
-        f"there is no data config {name}, neither a file nor a shipped one: the shipped ones are {', '.join(shipped)}."
-    )

@@ -114,7 +114,12 @@ class DetectionDataModule(LightningDataModule, Recorded):
         self.repeat_threshold = repeat_threshold
         self.mosaic_off_epoch: int | None = None
         given = {"train": train, "val": val, "test": test}
-        self._given = {split: dataset for split, dataset in given.items() if dataset is not None} or self._shapes()
+        self._given = {split: dataset for split, dataset in given.items() if dataset is not None} or _shapes()
+        if root is not None and not any(hasattr(dataset, "root") for dataset in self._given.values()):
+            raise ConfigurationError(
+                f"root={root} is given, but no data set reads it: choose a data config, such as custom_coco, "
+                "or set data.train and data.val."
+            )
         self._datasets: dict[str, DetectionDataset] = {}
         self._class_names_given = class_names is not None
         self.class_names = self._first_class_names() if class_names is None else tuple(class_names)
@@ -128,14 +133,6 @@ class DetectionDataModule(LightningDataModule, Recorded):
     def splits(self) -> tuple[str, ...]:
         """The splits there are: some of ``"train"``, ``"val"`` and ``"test"``."""
         return tuple(self._given)
-
-    def _shapes(self) -> dict[str, DetectionDataset]:
-        if self.root is not None:
-            raise ConfigurationError(
-                f"root={self.root} is given, but no data set reads it: choose a data config, such as custom_coco, "
-                "or set data.train and data.val."
-            )
-        return {"train": ShapesDataset(1000, seed=0), "val": ShapesDataset(200, seed=1)}
 
     def _first_class_names(self) -> tuple[str, ...]:
         """Return the classes of the training split, or of the first split there is."""
@@ -311,6 +308,10 @@ class DetectionDataModule(LightningDataModule, Recorded):
         for transform in transforms:
             batch.images = transform(batch.images, generators)
         return batch
+
+
+def _shapes() -> dict[str, DetectionDataset]:
+    return {"train": ShapesDataset(1000, seed=0), "val": ShapesDataset(200, seed=1)}
 
 
 def use_one_thread(worker_id: int) -> None:

@@ -294,6 +294,7 @@ def test_evaluation_keeps_the_original_boxes(write_coco: CocoWriter) -> None:
         ({"class_names": "red"}, "must be names, each once"),
         ({"class_names": ["a", "a"]}, "must be names, each once"),
         ({"root": "somewhere"}, "root=somewhere is given, but no data set reads it"),
+        ({"root": "somewhere", "train": ShapesDataset(4)}, "root=somewhere is given, but no data set reads it"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
