@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from detlit.callbacks.summary import epochs_done
 from detlit.errors import ConfigurationError
 from detlit.reports.curves import Best, draw_curves
 
@@ -154,8 +155,8 @@ class PlotMetrics(Callback):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         best = self.best()
-        of = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-        title = f"{self._folder.name}: epoch {len(self._epoch_ends)}{of}, step {trainer.global_step}"
+        done = epochs_done(len(self._epoch_ends), trainer.max_epochs)
+        title = f"{self._folder.name}: {done}, step {trainer.global_step}"
         if best is not None:
             title += f" · best {best.name} {best.value:.3g} at step {best.step:.0f}"
         for form in self.formats:

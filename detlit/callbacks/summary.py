@@ -6,7 +6,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["RunSummary"]
+__all__ = ["RunSummary", "epochs_done"]
 
 
 class RunSummary(Callback):
@@ -23,8 +23,7 @@ class RunSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the metrics of the last epoch and the paths of the checkpoints."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            of = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-            _print_metrics(f"after epoch {trainer.current_epoch}{of}", trainer)
+            _print_metrics(f"after {epochs_done(trainer.current_epoch, trainer.max_epochs)}", trainer)
             _print_checkpoints(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,6 +35,13 @@ class RunSummary(Callback):
         """Print the metrics of ``test``."""
         if trainer.is_global_zero:
             _print_metrics("test", trainer)
+
+
+def epochs_done(count: int, most: int | None) -> str:
+    """Return how many epochs were trained, of at most so many if there is an end: ``"3 of 10 epochs"``."""
+    if most is not None and most > 0:
+        return f"{count} of {most} epoch{'s' * (most != 1)}"
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _print_metrics(title: str, trainer: Trainer) -> None:

@@ -32,12 +32,11 @@ _ONLY_TO_RESUME = ".*callbacks used to create the checkpoint need to be provided
 
 
 class EpochProgress(RichProgressBar):
-    """Lightning's bar, with epochs that count from 1 as the tables do, and no end where a run has none."""
+    """Lightning's bar, without a last epoch where the run has none."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        epochs = self.trainer.max_epochs
-        description = f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs and epochs > 0 else "")
-        return description.ljust(len(self.validation_description))  # no jump where validation takes turns
+        description = super()._get_train_description(current_epoch)
+        return description.replace("/-2", "   ")
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -67,7 +67,7 @@ def test_scores_learning_rates_and_the_best_are_drawn(drawn: list[Any], tmp_path
     assert best.value == pytest.approx(0.6)
     assert ends == [8, 16, 24, 32]
     assert path == tmp_path / "curves.png"
-    assert title.endswith("epoch 4 of 4, step 32 · best val/map 0.6 at step 24")
+    assert title.endswith("4 of 4 epochs, step 32 · best val/map 0.6 at step 24")
 
 
 def test_another_monitor_where_less_is_better(drawn: list[Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def trainer_with_summary(folder: Path, **arguments: Any) -> Trainer:
 def test_fit_ends_with_metrics_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer_with_summary(tmp_path, max_epochs=3).fit(TinyModule([0.1, 0.51234, 0.3]))
     out = capsys.readouterr().out
-    assert "after epoch 3 of 3" in out
+    assert "after 3 of 3 epochs" in out
     assert out.index("val/map") < out.index("train/loss")
     assert "0.3000" in out
     assert f"best checkpoint: {tmp_path / 'best.ckpt'} (val/map 0.5123)\n" in out
@@ -25,7 +25,7 @@ def test_fit_ends_with_metrics_and_paths(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_run_that_stops_early_says_after_which_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer_with_summary(tmp_path, max_epochs=9, max_steps=16).fit(TinyModule([0.1, 0.2]))
-    assert "after epoch 2 of 9" in capsys.readouterr().out
+    assert "after 2 of 9 epochs" in capsys.readouterr().out
 
 
 def test_without_validation_no_best_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

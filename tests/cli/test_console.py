@@ -23,9 +23,9 @@ def test_a_run_prints_its_size_and_its_epochs_and_no_noise(
         assert run("fit", "--config", write_config(tmp_path), *SHOWN, *limits) == 0
     printed = capsys.readouterr().out
     assert "M parameters, all of them learn" in printed
-    assert "Epoch 1 " in printed
-    assert printed.index("Epoch 1 ") < printed.index("after epoch 1")
-    assert not [word for word in ("FLOPs", "v_num", "Epoch 0", "/-2") if word in printed]
+    assert "Epoch 0 " in printed
+    assert printed.index("Epoch 0 ") < printed.index("after 1 epoch")
+    assert not [word for word in ("FLOPs", "v_num", "/-2") if word in printed]
     sentences = [str(warning.message) for warning in seen if issubclass(warning.category, UserWarning)]
     assert [sentence.split(",")[0] for sentence in sentences] == ["There is no best.ckpt"]
 
@@ -56,9 +56,9 @@ def test_bars_and_tables_of_ones_own_replace_ours(
 
 
 @pytest.mark.parametrize(
-    ("epochs", "text"), [(3, "Epoch 2/3 "), (-1, "Epoch 2   "), (None, "Epoch 2   "), (1000, "Epoch 2/1000")]
+    ("epochs", "text"), [(3, "Epoch 1/2 "), (-1, "Epoch 1   "), (None, "Epoch 1   "), (1000, "Epoch 1/999")]
 )
-def test_epochs_count_from_one_to_the_last_there_is(epochs: int | None, text: str) -> None:
+def test_epochs_count_to_the_last_there_is(epochs: int | None, text: str) -> None:
     bar = EpochProgress()
     bar._trainer = SimpleNamespace(max_epochs=epochs)  # type: ignore[assignment]
     assert bar._get_train_description(1) == text
