@@ -169,7 +169,8 @@ class DetlitCLI(LightningCLI):
         if self.subcommand == "fit" and trainer_config["logger"]:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
             if not _has(chosen, PlotMetrics):
-                callbacks.append(PlotMetrics())
+                watched = {} if checkpoint is None else {"monitor": checkpoint.monitor, "mode": checkpoint.mode}
+                callbacks.append(PlotMetrics(**watched))
         if ema is not None:
             callbacks.append(ema)
         if checkpoint is not None and trainer_config["enable_checkpointing"] is not False:

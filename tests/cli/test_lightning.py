@@ -155,6 +155,13 @@ def test_a_users_callbacks_do_not_lose_ours(tmp_path: Path) -> None:
     assert (tmp_path / "runs/version_0/checkpoints/last.ckpt").is_file()
 
 
+def test_another_metric_needs_a_monitor_of_its_own_and_nothing_else(tmp_path: Path) -> None:
+    arguments = ["--model.metric", "DetectionMetrics", "--checkpoint.monitor", "val/mAP@0.50:0.95"]
+    assert run("fit", "--config", write_config(tmp_path), *arguments) == 0
+    assert (tmp_path / "runs/version_0/checkpoints/best.ckpt").is_file()
+    assert (tmp_path / "runs/version_0/curves.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
