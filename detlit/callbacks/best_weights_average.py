@@ -1,6 +1,9 @@
 """The mean of the best weights of a run."""
 
+import contextlib
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +34,9 @@ class BestWeightsAverage(Callback):
     LightningModule.
 
     Until then the snapshots are files in ``average`` beside the checkpoints, so that memory holds none of them, and a
-    resumed run goes on with them; a training that was interrupted leaves them there. A score that is not finite counts
-    as none.
+    resumed run goes on with them; a training that was interrupted leaves them there. A run that is resumed into another
+    folder copies those beside the checkpoint it starts from, and leaves them to their run. A score that is not finite
+    counts as none.
 
     Args:
         monitor: the metric that decides on the best, as logged.
@@ -66,8 +70,8 @@ class BestWeightsAverage(Callback):
         self.dirpath = dirpath
         self.average_path: Path | None = None
         self.average_score: float | None = None
-        self._snapshots: list[tuple[float, Path]] = []
-        self._superseded: list[tuple[int, Path]] = []  # with the step of the validation that did so
+        self._snapshots: list[tuple[float, str]] = []  # scores and file names, best first
+        self._superseded: list[tuple[int, str]] = []  # with the step of the validation that did so
 
     @property
     def state_key(self) -> str:
@@ -81,6 +85,25 @@ class BestWeightsAverage(Callback):
             self._snapshots, self._superseded = [], []
             self.average_path, self.average_score = None, None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the snapshots of the resumed run that are still there."""
+        found = trainer.strategy.broadcast(self._found(trainer) if trainer.is_global_zero else [])
+        _warn_of([name for _, name in self._snapshots if name not in found])
+        present = [(score, name) for score, name in self._snapshots if name in found]
+        self._snapshots = present[: self.k]  # the run may go on with a smaller one
+        self._superseded += [(0, name) for _, name in present[self.k :]]
+
+    def _found(self, trainer: Trainer) -> list[str]:
+        """Return the names of the snapshots that are there, after copying those of a run with another folder."""
+        names, folder = [name for _, name in self._snapshots], self._folder(trainer)
+        present = [name for name in names if (folder / "average" / name).exists()]
+        own = [folder, trainer.default_root_dir, *(saver.dirpath for saver in _savers(trainer) if saver.dirpath)]
+        start = folder if trainer.ckpt_path is None else Path(trainer.ckpt_path).parent
+        if start.resolve() in [Path(each).resolve() for each in own]:
+            return present
+        copied = [name for name in names if _copy(start / "average" / name, folder / "average" / name)]
+        return copied if self.dirpath is None else [*copied, *present]  # by itself the folder may be left from any run
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are among the best."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
@@ -89,21 +112,33 @@ class BestWeightsAverage(Callback):
         score = self._score(trainer, self.monitor)
         if not math.isfinite(score) or not self._is_wanted(score):
             return
-        path = self._folder(trainer) / "average" / f"{self.monitor.replace('/', '_')}-step-{trainer.global_step}.ckpt"
+        path = self._folder(trainer) / "average" / f"{self._stem}-step-{trainer.global_step}.ckpt"
         state = _checkpoint(trainer)["state_dict"]
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({name: value.detach().cpu() for name, value in state.items()}, path)
-        ranked = sorted([*self._snapshots, (score, path)], key=lambda item: item[0], reverse=self.mode == "max")
+        ranked = sorted([*self._snapshots, (score, path.name)], key=lambda item: item[0], reverse=self.mode == "max")
         self._snapshots = ranked[: self.k]
-        self._superseded += [(trainer.global_step, path) for _, path in ranked[self.k :]]
+        self._superseded += [(trainer.global_step, name) for _, name in ranked[self.k :]]
+
+    @property
+    def _stem(self) -> str:
+        return self.monitor.replace("/", "_")
 
     def _remove_superseded(self, trainer: Trainer) -> None:
         """Delete the snapshots that no ``last.ckpt`` names any more, as it was written since."""
         last = [saver for saver in _savers(trainer) if saver.monitor is None and saver.best_model_path]
         saved = min((saver._last_global_step_saved for saver in last), default=trainer.global_step + 1)
-        _remove(trainer, [path for step, path in self._superseded if step < saved])
-        self._superseded = [(step, path) for step, path in self._superseded if step >= saved]
+        self._remove(trainer, [name for step, name in self._superseded if step < saved])
+        self._superseded = [(step, name) for step, name in self._superseded if step >= saved]
+
+    def _remove(self, trainer: Trainer, names: list[str]) -> None:
+        if trainer.is_global_zero and names:
+            folder = self._folder(trainer) / "average"
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is not empty, or not there
+                folder.rmdir()
 
     def _is_wanted(self, score: float) -> bool:
         if len(self._snapshots) < self.k:
@@ -136,8 +171,23 @@ class BestWeightsAverage(Callback):
                     "(trainer.val_check_interval) or train longer."
                 )
             return
-        paths = [path for _, path in self._snapshots]
-        mean = trainer.strategy.broadcast(mean_of_files(paths) if trainer.is_global_zero else {})
+        mean = trainer.strategy.broadcast(self._mean(trainer) if trainer.is_global_zero else {})
+        if mean:
+            self._validate_and_save(trainer, pl_module, mean)
+        else:
+            rank_zero_warn("There is no average.ckpt, because the snapshots it is made of are gone.")
+        self._remove(trainer, [name for _, name in [*self._snapshots, *self._superseded]])
+
+    def _mean(self, trainer: Trainer) -> dict[str, Tensor]:
+        """Return the mean of the snapshots that are still there, empty if none is."""
+        paths = [self._folder(trainer) / "average" / name for _, name in self._snapshots]
+        present = [path for path in paths if path.exists()]
+        if not present:
+            return {}
+        _warn_of([path.name for path in paths if path not in present])
+        return mean_of_files(present)
+
+    def _validate_and_save(self, trainer: Trainer, pl_module: LightningModule, mean: dict[str, Tensor]) -> None:
         own = {name: value.clone() for name, value in pl_module.state_dict().items()}
         own_threshold = getattr(pl_module, "score_threshold", None)  # validation chooses one for the mean
         pl_module.load_state_dict(mean, strict=pl_module.strict_loading)
@@ -153,25 +203,25 @@ class BestWeightsAverage(Callback):
         trainer.strategy.save_checkpoint({**checkpoint, "state_dict": mean}, self.average_path)
         if hasattr(pl_module, "score_threshold"):
             pl_module.score_threshold = own_threshold  # type: ignore[assignment]
-        _remove(trainer, [*paths, *(path for _, path in self._superseded)])
 
     # ------------------------------------------------------------------------------------------------ checkpoints
     def state_dict(self) -> dict[str, Any]:
-        """Return the scores and files of the snapshots, and the files that are still to be deleted."""
+        """Return the scores and file names of the snapshots, and the names of those that are still to be deleted."""
         return {
-            "snapshots": [[score, str(path)] for score, path in self._snapshots],
-            "superseded": [[step, str(path)] for step, path in self._superseded],
+            "snapshots": [[score, name] for score, name in self._snapshots],
+            "superseded": [[step, name] for step, name in self._superseded],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the snapshots that are still there."""
-        stored = [(score, Path(path)) for score, path in state_dict["snapshots"]]
-        present = [(score, path) for score, path in stored if path.exists()]
-        self._snapshots = present[: self.k]  # the run may go on with a smaller one
-        superseded = [(step, Path(path)) for step, path in state_dict.get("superseded", [])]
-        self._superseded = [*superseded, *((0, path) for _, path in present[self.k :])]
-        if missing := [str(path) for _, path in stored if not path.exists()]:
-            rank_zero_warn(f"The average of the best weights goes on without {', '.join(missing)}, not there any more.")
+        """Take the names of snapshots; a checkpoint does not say where they are, and names no other file."""
+        stored, superseded = state_dict["snapshots"], state_dict["superseded"]
+        self._snapshots = [(score, name) for score, name in stored if self._is_snapshot(name)]
+        self._superseded = [(step, name) for step, name in superseded if self._is_snapshot(name)]
+        if ignored := [str(name) for _, name in [*stored, *superseded] if not self._is_snapshot(name)]:
+            rank_zero_warn(f"The average of the best weights ignores {', '.join(ignored)}: no names of its snapshots.")
+
+    def _is_snapshot(self, name: Any) -> bool:
+        return isinstance(name, str) and re.fullmatch(rf"{re.escape(self._stem)}-step-[0-9]+\.ckpt", name) is not None
 
 
 def mean_of_files(paths: list[Path]) -> dict[str, Tensor]:
@@ -198,9 +248,20 @@ def _savers(trainer: Trainer) -> list[ModelCheckpoint]:
     return [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
 
 
-def _remove(trainer: Trainer, paths: list[Path]) -> None:
-    if trainer.is_global_zero:
-        for path in paths:
-            path.unlink(missing_ok=True)
-            if path.parent.is_dir() and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+def _copy(source: Path, target: Path) -> bool:
+    """Copy a file, so that the target is whole whenever it exists, and tell whether the source was there."""
+    if not source.is_file():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    try:
+        shutil.copyfile(source, partial)
+    except FileNotFoundError:  # its run has just ended
+        return False
+    partial.replace(target)
+    return True
+
+
+def _warn_of(missing: list[str]) -> None:
+    if missing:
+        rank_zero_warn(f"The average of the best weights goes on without {', '.join(missing)}, not there any more.")

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_the_last_checkpoint_names_snapshots_that_are_there_whenever_it_is_asked
             if (tmp_path / "last.ckpt").exists():
                 states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
                 (state,) = (value for key, value in states.items() if key.startswith("BestWeightsAverage"))
-                named.append([Path(path).exists() for _, path in state["snapshots"]])
+                named.append([(tmp_path / "average" / name).exists() for _, name in state["snapshots"]])
 
     class Rising(TinyModule):
         def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -187,14 +188,138 @@ def test_a_run_may_go_on_with_fewer_snapshots(tmp_path: Path) -> None:
     assert not (tmp_path / "average").exists()
 
 
-def test_snapshots_that_are_gone_are_named(tmp_path: Path) -> None:
-    there = tmp_path / "there.ckpt"
-    there.touch()
+def interrupted(folder: Path, scores: list[float], stop: int, k: int = 2) -> Path:
+    """Interrupt a run before an epoch, and return its last checkpoint."""
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(folder, BestWeightsAverage(k=k), scores, StopAt(stop))
+    return folder / "last.ckpt"
+
+
+def saved_average(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(folder / "average.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_runs_resumed_from_one_checkpoint_into_several_folders_are_independent(tmp_path: Path) -> None:
+    scores = [0.3, 0.5, 0.4, 0.1, 0.45, 0.2]
+    fit(tmp_path / "straight", BestWeightsAverage(k=2), scores)
+    last = interrupted(tmp_path / "a", scores, 3)
+    snapshots = contents(tmp_path / "a" / "average")
+    again = tmp_path / "b" / "last.ckpt"
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path / "b", BestWeightsAverage(k=2), scores, StopAt(4), ckpt_path=last)
+    fit(tmp_path / "c", BestWeightsAverage(k=2), scores, ckpt_path=last)
+    assert contents(tmp_path / "a" / "average") == snapshots
+    fit(tmp_path / "a", BestWeightsAverage(k=2), scores, ckpt_path=last)
+    fit(tmp_path / "b", BestWeightsAverage(k=2), scores, ckpt_path=again)
+    for folder in ("a", "b", "c"):
+        assert_same(saved_average(tmp_path / folder), saved_average(tmp_path / "straight"))
+        assert not (tmp_path / folder / "average").exists()
+
+
+def test_what_another_run_left_in_the_folder_is_not_averaged(tmp_path: Path) -> None:
+    scores = [0.5, 0.4, 0.1]
+    last = interrupted(tmp_path / "a", scores, 2)
+    interrupted(tmp_path / "b", scores, 2)
+    for path in (tmp_path / "a" / "average").iterdir():
+        path.unlink()
+    average, keep = BestWeightsAverage(k=2), Keep()
+    with pytest.warns(UserWarning, match=r"goes on without val_map-step-8\.ckpt, val_map-step-16\.ckpt, not there"):
+        fit(tmp_path / "b", average, scores, keep, ckpt_path=last)
+    assert_same(saved_average(tmp_path / "b"), keep.states[-1])
+
+
+def test_a_checkpoint_that_was_moved_finds_the_snapshots_in_a_folder_that_is_given(tmp_path: Path) -> None:
+    scores = [0.5, 0.4, 0.1]
+    fit(tmp_path / "straight", BestWeightsAverage(k=2), scores)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path / "a", BestWeightsAverage(k=2, dirpath=tmp_path / "given"), scores, StopAt(2))
+    average = BestWeightsAverage(k=2, dirpath=tmp_path / "given")
+    fit(tmp_path / "b", average, scores, ckpt_path=tmp_path / "a" / "last.ckpt")
+    assert_same(saved_average(tmp_path / "given"), saved_average(tmp_path / "straight"))
+    assert [path.name for path in (tmp_path / "given").iterdir()] == ["average.ckpt"]
+
+
+def test_snapshots_are_found_beside_any_checkpoint_of_the_run(tmp_path: Path) -> None:
+    """``last.ckpt`` may have a folder of its own, and the snapshots lie beside the best."""
+
+    def run(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None) -> None:
+        best, last = Checkpoint(dirpath=folder).callbacks()[0], Checkpoint(dirpath=folder / "last").callbacks()[-1]
+        trainer = quiet_trainer(folder, callbacks=[BestWeightsAverage(k=2), *callbacks, best, last], max_epochs=3)
+        trainer.fit(TinyModule([0.5, 0.4, 0.1, 0.0]), ckpt_path=ckpt_path)
+
+    run(tmp_path / "straight")
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        run(tmp_path / "half", StopAt(2))
+    run(tmp_path / "half", ckpt_path=tmp_path / "half" / "last" / "last.ckpt")
+    assert_same(saved_average(tmp_path / "half"), saved_average(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("outside", ["absolute", "../../precious/thesis.ckpt", "notes.txt", "sub/val_map-step-1.ckpt"])
+def test_a_checkpoint_names_no_files_but_snapshots(tmp_path: Path, outside: str) -> None:
+    scores, run = [0.3, 0.5, 0.1], tmp_path / "run"
+    last = interrupted(run, scores, 2)
+    mine = [tmp_path / "precious" / "thesis.ckpt", run / "average" / "notes.txt"]
+    mine.append(run / "average" / "sub" / "val_map-step-1.ckpt")
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    checkpoint = torch.load(last, weights_only=True)
+    (key,) = (key for key in checkpoint["callbacks"] if key.startswith("BestWeightsAverage"))
+    name = str(mine[0]) if outside == "absolute" else outside
+    checkpoint["callbacks"][key]["snapshots"].append([0.9, name])
+    checkpoint["callbacks"][key]["superseded"].append([0, name])
+    torch.save(checkpoint, last)
+    with pytest.warns(UserWarning, match=rf"ignores {re.escape(name)}, {re.escape(name)}: no names of its snapshots"):
+        fit(run, BestWeightsAverage(k=2), scores, ckpt_path=last)
+    assert [path.read_text() for path in mine] == 3 * ["mine"]
+    assert not list((run / "average").glob("*.ckpt"))
+    assert (run / "average.ckpt").exists()
+
+
+def test_a_run_goes_on_without_snapshots_that_are_gone_and_names_them(tmp_path: Path) -> None:
+    scores, average, keep = [0.3, 0.5, 0.1], BestWeightsAverage(k=3), Keep()
+    last = interrupted(tmp_path, scores, 2, k=3)
+    (tmp_path / "average" / "val_map-step-8.ckpt").unlink()
+    with pytest.warns(UserWarning, match=r"goes on without val_map-step-8\.ckpt, not there any more"):
+        fit(tmp_path, average, scores, keep, ckpt_path=last)
+    second = torch.load(last.with_name("best.ckpt"), weights_only=True)["state_dict"]
+    assert_same(saved_average(tmp_path), mean([second, keep.states[-1]]))
+
+
+def test_the_state_is_plain_data() -> None:
     average = BestWeightsAverage()
-    with pytest.warns(UserWarning, match=r"goes on without gone\.ckpt, not there any more"):
-        average.load_state_dict({"snapshots": [[0.5, "gone.ckpt"], [0.4, str(there)]]})
-    assert average.state_dict() == {"snapshots": [[0.4, str(there)]], "superseded": []}
-    json.dumps(average.state_dict())
+    state = {"snapshots": [[0.4, "val_map-step-8.ckpt"]], "superseded": [[16, "val_map-step-12.ckpt"]]}
+    average.load_state_dict(json.loads(json.dumps(state)))
+    assert average.state_dict() == state
+
+
+class Lose(Callback):
+    """Delete snapshots before the last epoch ends."""
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self.folder, self.pattern = folder, pattern
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for path in (self.folder / "average").glob(self.pattern):
+            path.unlink()
+
+
+def test_a_run_ends_whatever_became_of_its_snapshots(tmp_path: Path) -> None:
+    keep, some, none = Keep(), tmp_path / "some", tmp_path / "none"
+    with pytest.warns(UserWarning, match=r"goes on without val_map-step-8\.ckpt, not there any more"):
+        fit(some, BestWeightsAverage(), [0.3, 0.5], keep, Lose(some, "*-8.ckpt"))
+    assert_same(saved_average(some), keep.states[1])
+    average = BestWeightsAverage()
+    with pytest.warns(UserWarning, match=r"There is no average\.ckpt, because the snapshots it is made of are gone"):
+        fit(none, average, [0.3, 0.5], Lose(none, "*"))
+    assert average.average_path is None
+    assert not (none / "average.ckpt").exists()
+    assert not (none / "average").exists()
 
 
 def test_half_precision_is_averaged_in_full_and_integers_are_those_of_the_best(tmp_path: Path) -> None:
@@ -239,3 +364,21 @@ def test_all_ranks_validate_the_same_mean(tmp_path: Path) -> None:
     ).fit(Writes())
     average = torch.load(tmp_path / "average.ckpt", weights_only=True)["state_dict"]["network.0.weight"]
     assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), average) for rank in range(2))
+
+
+class Alone(Callback):
+    """Let the second process see none of the snapshots, as on a machine with a disk of its own."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.global_rank == 1:
+            exists = Path.exists
+            Path.exists = lambda path: path.parent.name != "average" and exists(path)  # type: ignore[assignment, method-assign]
+
+
+@pytest.mark.distributed
+def test_the_first_process_decides_which_snapshots_are_there(tmp_path: Path) -> None:
+    scores = [0.5, 0.4, NAN]
+    last = interrupted(tmp_path, scores, 2)
+    expected = mean_of_files([tmp_path / "average" / f"val_map-step-{step}.ckpt" for step in (8, 16)])
+    fit(tmp_path, BestWeightsAverage(k=2), scores, Alone(), ckpt_path=last, devices=2, strategy="ddp_fork")
+    assert_same(saved_average(tmp_path), expected)
