@@ -36,7 +36,7 @@ class BestWeightsAverage(Callback):
     Until then the snapshots are files in ``average`` beside the checkpoints, so that memory holds none of them, and a
     resumed run goes on with them; a training that was interrupted leaves them there. A run that is resumed into another
     folder copies those beside the checkpoint it starts from, and leaves them to their run. A score that is not finite
-    counts as none.
+    counts as none. Where processes disagree, about a score or a file, the first decides.
 
     Args:
         monitor: the metric that decides on the best, as logged.
@@ -109,7 +109,7 @@ class BestWeightsAverage(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self._remove_superseded(trainer)
-        score = self._score(trainer, self.monitor)
+        score = trainer.strategy.broadcast(self._score(trainer, self.monitor))
         if not math.isfinite(score) or not self._is_wanted(score):
             return
         path = self._folder(trainer) / "average" / f"{self._stem}-step-{trainer.global_step}.ckpt"

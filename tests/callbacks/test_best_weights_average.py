@@ -382,3 +382,16 @@ def test_the_first_process_decides_which_snapshots_are_there(tmp_path: Path) -> 
     expected = mean_of_files([tmp_path / "average" / f"val_map-step-{step}.ckpt" for step in (8, 16)])
     fit(tmp_path, BestWeightsAverage(k=2), scores, Alone(), ckpt_path=last, devices=2, strategy="ddp_fork")
     assert_same(saved_average(tmp_path), expected)
+
+
+@pytest.mark.distributed
+def test_the_first_process_decides_on_scores(tmp_path: Path) -> None:
+    class Apart(TinyModule):
+        def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            self.log("val/map", NAN if self.global_rank else 0.5)
+
+    average = BestWeightsAverage(dirpath=tmp_path)
+    quiet_trainer(tmp_path, callbacks=[average], devices=2, strategy="ddp_fork", enable_checkpointing=False).fit(
+        Apart()
+    )
+    assert (tmp_path / "average.ckpt").exists()
