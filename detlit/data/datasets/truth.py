@@ -1,5 +1,6 @@
 """What is annotated in one image, as a data set gives it and as it is checked."""
 
+from numbers import Real
 from typing import Any, TypedDict
 
 import numpy as np
@@ -74,6 +75,8 @@ def whole_labels(given: Any, path: str) -> NDArray[np.int64]:
         labels = np.asarray(given).reshape(-1)
     except ValueError:  # lists of several lengths
         labels = np.array([None])
+    if labels.dtype.kind == "O" and all(isinstance(label, Real) for label in labels):  # as pandas gives mixed columns
+        labels = labels.astype(np.float64)
     if len(labels) and (labels.dtype.kind not in "buif" or (labels % 1 != 0).any()):
         raise AnnotationError(f"{path} has labels {given!r}: load_target must return whole numbers, one per box.")
     return labels.astype(np.int64)

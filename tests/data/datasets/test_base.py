@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,21 @@ def test_an_image_may_be_empty(boxes: object) -> None:
     assert target["labels"].dtype == torch.int64
 
 
+def objects(*values: Any) -> NDArray[np.object_]:
+    """Return an array as pandas gives it of columns of several types."""
+    return np.array(values, dtype=object)
+
+
+@pytest.mark.parametrize("labels", [objects(0, 1), objects(0.0, np.int64(1)), objects(np.float32(0), True)])
+def test_labels_may_be_objects_that_are_whole_numbers(labels: NDArray[np.object_]) -> None:
+    class Table(Squares):
+        def load_target(self, index: int) -> GroundTruth:
+            return {"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": labels}
+
+    for data in (Table(), ConcatDataset([Table()])):
+        assert data[0][1]["labels"].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
@@ -68,6 +84,10 @@ def test_an_image_may_be_empty(boxes: object) -> None:
         ({"boxes": [[0, 0, 1, 1]], "labels": [None]}, r"Bad\[0\] has labels \[None\]: load_target must return whole"),
         ({"boxes": [[0, 0, 1, 1]], "labels": ["red"]}, r"Bad\[0\] has labels \['red'\]: load_target must return whole"),
         ({"boxes": [[0, 0, 1, 1]], "labels": [0.5]}, r"has labels \[0\.5\]: load_target must return whole numbers"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": objects(0.5)}, r"has labels array\(\[0\.5\], dtype=object\): load_target"),
+        ({"boxes": [[0, 0, 1, 1]] * 2, "labels": objects(0, None)}, r"has labels array\(\[0, None\], dtype=object\): "),
+        ({"boxes": [[0, 0, 1, 1]] * 2, "labels": objects(0, "1")}, r"has labels array\(\[0, '1'\], dtype=object\): "),
+        ({"boxes": [[0, 0, 1, 1]], "labels": objects(float("nan"))}, r"has labels array\(\[nan\], dtype=object\): "),
         ({"boxes": [[0, 0, 1, 1]] * 2, "labels": [[0], [0, 1]]}, r"has labels \[\[0\], \[0, 1\]\]: load_target must"),
         ({"boxes": [[0, 0, 1, 1], [0]], "labels": [0, 0]}, r"Bad\[0\] has boxes that are not four numbers each"),
         ({"boxes": [[0, 0, 1, "x"]], "labels": [0]}, r"Bad\[0\] has boxes that are not four numbers each"),
