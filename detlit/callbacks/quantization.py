@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
@@ -227,14 +228,23 @@ class QuantizationAwareTraining(Callback):
         if self._teacher is not None and "teacher" in state_dict:
             self._teacher.load_state_dict(state_dict["teacher"])
 
+    # ------------------------------------------------------------------------------------------------------- end
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let ranges rest, and the loss be as it was."""
+        if stage == "fit":
+            self._leave(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Do so after an error or an interrupt too, when Lightning does not tear down."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._leave(pl_module)
+
+    def _leave(self, pl_module: LightningModule) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._seen = [], None
-        if stage == "fit":
-            for quantizer in named_quantizers(pl_module).values():
-                quantizer.momentum = 0.0
+        for quantizer in named_quantizers(pl_module).values():
+            quantizer.momentum = 0.0
 
 
 def _named(pl_module: LightningModule, name: str) -> Any:

@@ -210,6 +210,33 @@ def test_distillation_pulls_towards_the_float_detector(tmp_path: Path) -> None:
     assert not module.detector._forward_pre_hooks
 
 
+class Break(Callback):
+    """Raise an error in the second batch; place it last."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            assert pl_module.loss._forward_hooks  # type: ignore[union-attr]
+            assert all(part.momentum for part in named_quantizers(pl_module).values())
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_leaves_the_module_as_the_end_of_training_does(error: type[BaseException], tmp_path: Path) -> None:
+    module, callback = make_module(), make_callback(distillation=1.0, observe_until=1.0)
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, callback, module, (Break(error),))
+    assert not module.loss._forward_hooks
+    assert not module.detector._forward_pre_hooks
+    assert all(part.momentum == 0.0 for part in named_quantizers(module).values())
+    fit(tmp_path, callback, module)  # both can be used again
+    assert not module.loss._forward_hooks
+    callback.on_exception(module.trainer, module, error())
+    callback.teardown(module.trainer, module, "fit")
+
+
 def test_the_teacher_is_the_float_detector(tmp_path: Path) -> None:
     callback = make_callback(distillation=1.0)
     fit(tmp_path, callback, max_epochs=2)
