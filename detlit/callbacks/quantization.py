@@ -108,6 +108,8 @@ class QuantizationAwareTraining(Callback):
         self._teacher: nn.Module | None = None
         self._seen: Tensor | None = None
         self._hooks: list[RemovableHandle] = []
+        self._quantizers: list[ActivationQuantizer] = []
+        self._norms: list[nn.BatchNorm2d] = []
 
     # ----------------------------------------------------------------------------------------------- preparation
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -175,33 +177,40 @@ class QuantizationAwareTraining(Callback):
             write_report(self.layers, Path(folder) / "quantization.csv")
 
     # -------------------------------------------------------------------------------------------------- schedule
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """List what the schedule is about: every batch asks, and a detector has hundreds of parts."""
+        parts = list(pl_module.detector.modules())  # type: ignore[union-attr]
+        self._quantizers = [part for part in parts if isinstance(part, ActivationQuantizer)]
+        self._norms = [part for part in parts if isinstance(part, nn.BatchNorm2d)]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what the time in the run asks for; Lightning has switched to training mode."""
-        self._follow_schedule(trainer, pl_module)
+        self._follow_schedule(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Freeze in the middle of an epoch too."""
-        self._follow_schedule(trainer, pl_module)
+        self._follow_schedule(trainer)
 
-    def _follow_schedule(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _follow_schedule(self, trainer: Trainer) -> None:
         steps = trainer.estimated_stepping_batches
         progress = 0.0 if math.isinf(steps) else trainer.global_step / steps
         momentum = self.momentum if progress < self.observe_until else 0.0
-        for part in pl_module.detector.modules():  # type: ignore[union-attr]
-            if isinstance(part, ActivationQuantizer):
-                part.momentum = momentum
-            elif isinstance(part, nn.BatchNorm2d) and progress >= self.freeze_batch_norm_from:
-                part.eval()
+        for quantizer in self._quantizers:
+            if quantizer.momentum != momentum:
+                quantizer.momentum = momentum
+        if progress >= self.freeze_batch_norm_from:
+            for norm in self._norms:
+                if norm.training:
+                    norm.eval()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let all processes have the ranges of the first: each saw other images."""
-        quantizers = list(named_quantizers(pl_module.detector).values())  # type: ignore[arg-type]
-        if trainer.world_size > 1 and quantizers[0].momentum:
-            values = torch.stack([torch.stack((part.scale, part.zero_point)) for part in quantizers])
+        if trainer.world_size > 1 and self._quantizers[0].momentum:
+            values = torch.stack([torch.stack((part.scale, part.zero_point)) for part in self._quantizers])
             distributed.broadcast(values, src=0)
-            for part, (scale, zero_point) in zip(quantizers, values, strict=True):
+            for part, (scale, zero_point) in zip(self._quantizers, values, strict=True):
                 part.scale.copy_(scale)
                 part.zero_point.copy_(zero_point)
 
@@ -242,7 +251,7 @@ class QuantizationAwareTraining(Callback):
     def _leave(self, pl_module: LightningModule) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._seen = [], None
+        self._hooks, self._seen, self._quantizers, self._norms = [], None, [], []
         for quantizer in named_quantizers(pl_module).values():
             quantizer.momentum = 0.0
 

@@ -55,9 +55,9 @@ class Watch(QuantizationAwareTraining):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        levels = next(iter(named_quantizers(pl_module.detector).values()))
+        momenta = {part.momentum for part in named_quantizers(pl_module.detector).values()}
         norms = {part.training for part in pl_module.detector.modules() if isinstance(part, nn.BatchNorm2d)}
-        self.seen = [*getattr(self, "seen", []), (levels.momentum, *norms)]
+        self.seen = [*getattr(self, "seen", []), (*momenta, *norms)]
 
 
 def test_training_starts_quantized_and_learns(tmp_path: Path) -> None:
@@ -110,6 +110,16 @@ def test_the_schedule_freezes_ranges_and_batch_norm(tmp_path: Path) -> None:
     )
     fit(tmp_path, callback, max_epochs=2, limit_val_batches=1)
     assert callback.seen == [(0.2, True), (0.2, True), (0.0, True), (0.0, False)]
+
+
+def test_a_resumed_run_goes_on_with_the_schedule(tmp_path: Path) -> None:
+    """And validation, after which Lightning switches to training mode, does not undo it."""
+    arguments = {"calibration_batches": 1, "observe_until": 0.2, "momentum": 0.2, "freeze_batch_norm_from": 0.5}
+    whole, resumed = Watch(**arguments), Watch(**arguments)
+    fit(tmp_path, whole, None, (SaveFirstEpoch(tmp_path / "first.ckpt"),), max_epochs=3, limit_val_batches=1)
+    assert whole.seen == [(0.2, True), (0.2, True), (0.0, True), (0.0, False), (0.0, False), (0.0, False)]
+    fit(tmp_path, resumed, ckpt_path=tmp_path / "first.ckpt", max_epochs=3, limit_val_batches=1)
+    assert resumed.seen == whole.seen[2:]
 
 
 def test_ranges_rest_after_training(tmp_path: Path) -> None:
