@@ -35,8 +35,8 @@ class MonitorGuard(Callback):
 
 
 def _monitored(trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """Yield who watches a metric, and its name."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    """Yield who watches a metric, and its name; checkpoints first, since curves follow them."""
+    for callback in sorted(trainer.callbacks, key=lambda each: not isinstance(each, BestCheckpoint)):  # type: ignore[attr-defined]
         name = getattr(callback, "monitor", None)
         if isinstance(name, str):
             yield "checkpoint" if isinstance(callback, BestCheckpoint) else type(callback).__name__, name

@@ -24,6 +24,8 @@ __all__ = [
 PARTS = {"data": "data", "model.detector": "model"}
 """The folder of shipped configs for a part of a config, by its key."""
 
+_HERE = Path()
+
 
 def config_folder() -> Path:
     """Return the folder of the shipped configs: inside an installed package, or beside it in a source tree."""
@@ -64,16 +66,17 @@ def flags(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
             yield position, name[2:], argv[position + 1]
 
 
-def find_part(key: str, value: str) -> Path | None:
+def find_part(key: str, value: str, folder: Path = _HERE) -> Path | None:
     """Return the shipped config that a name such as ``yolo_nas_s`` means for a part of a config, if it is one.
 
     Args:
         key: of :data:`PARTS`.
-        value: a name, or anything else that may stand there.
+        value: a name, or anything else that may stand there; a file of that name is preferred.
+        folder: where relative file names start.
     """
     name = value.removesuffix(".yaml")
     file = config_folder() / PARTS[key] / f"{name}.yaml"
-    return file if name and "/" not in name and not Path(value).is_file() and file.is_file() else None
+    return file if name and "/" not in name and not (folder / value).is_file() and file.is_file() else None
 
 
 def with_shipped_configs(argv: Sequence[str]) -> list[str]:
@@ -93,7 +96,7 @@ def with_shipped_configs(argv: Sequence[str]) -> list[str]:
             path: Path | None = find_config(value)
         elif name in PARTS:
             path = find_part(name, value)
-            if path is None and name == "data" and not Path(value).is_file():
+            if path is None and name == "data" and not Path(value).exists():
                 shipped = ", ".join(file.stem for file in sorted((config_folder() / "data").glob("*.yaml")))
                 raise ConfigurationError(
                     f"there is no data config {value}, neither a file nor a shipped one: those are {shipped}."
@@ -107,17 +110,23 @@ def with_shipped_configs(argv: Sequence[str]) -> list[str]:
     return resolved
 
 
-def with_shipped_parts(config: Any) -> Any:
-    """Return what a config file holds, with ``data: voc`` and ``model: {detector: yolo_nas_s}`` made file names."""
+def with_shipped_parts(config: Any, folder: Path = _HERE) -> Any:
+    """Return what a config file holds, with ``data: voc`` and ``model: {detector: yolo_nas_s}`` made file names.
+
+    Args:
+        config: a run, or the ``model`` section of one.
+        folder: of the file, where relative file names start.
+    """
     if not isinstance(config, dict):
         return config
-    for key in PARTS:
+    for key in (*PARTS, "detector"):
         *parents, last = key.split(".")
         holder: Any = config
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         name = holder.get(last) if isinstance(holder, dict) else None
-        if isinstance(name, str) and (file := find_part(key, name)):
+        part = "model.detector" if key == "detector" else key
+        if isinstance(name, str) and (file := find_part(part, name, folder)):
             holder[last] = str(file)
     return config
 
@@ -148,7 +157,7 @@ def load_config(file: Path) -> Any:
         ConfigurationError: it is no YAML.
     """
     try:
-        return with_shipped_parts(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return with_shipped_parts(yaml.safe_load(file.read_text(encoding="utf-8")), file.parent)
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"config {file} is no text file: give a YAML file.") from error
     except yaml.YAMLError as error:

@@ -21,7 +21,6 @@ _CHOSEN = (
     ".*does not have many workers.*",
     ".*sync_dist=True.*",  # every rank logs the values of all ranks already
     ".*in eval mode at the start of training.*",  # what model.freeze names
-    ".*could not find the monitored key.*",  # MonitorGuard refuses wrong names, BestCheckpoint tells of no best.ckpt
     ".*is smaller than the logging interval.*",  # of small data: metrics.csv has the means of epochs, curves.png all
     ".*LeafSpec.*is deprecated.*",  # Lightning's use of torch
 )
@@ -49,7 +48,7 @@ class EpochProgress(RichProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the screen before the tables of the run are printed."""
         super().on_train_end(trainer, pl_module)
-        self._stop_progress()
+        self.teardown(trainer, pl_module, "fit")
         self.progress = None
 
 

@@ -3,12 +3,12 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from traceback import walk_tb
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -22,7 +22,7 @@ from detlit.checkpoint_io import AtomicCheckpointIO
 from detlit.cli.configs import find_key, flags, with_shipped_configs, with_shipped_parts
 from detlit.cli.console import EpochProgress, ModelSize, plain_words
 from detlit.cli.messages import FriendlyErrors
-from detlit.cli.run_folder import RunFolder, kept_if_it_trains
+from detlit.cli.run_folder import RunFolder, without_empty_folder
 from detlit.cli.runs import with_named_checkpoints
 from detlit.cli.switches import with_switches
 from detlit.cli.trainer import DetlitTrainer, default_loggers
@@ -45,11 +45,15 @@ LINKS = {
 """What the model learns from the data; these model keys are therefore not settable."""
 
 
+set_loader(
+    "detlit", lambda text: with_shipped_parts(get_loader("yaml")(text)), exceptions=(yaml.YAMLError,)
+)  # here, so that spawned processes, which unpickle a parser, know it too
+
+
 class DetlitParser(FriendlyErrors, LightningArgumentParser):
     """Lightning's parser with short errors and names of shipped configs in config files."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        set_loader("detlit", lambda text: with_shipped_parts(get_loader("yaml")(text)))
         super().__init__(*args, **{**kwargs, "parser_mode": "detlit"})
 
 
@@ -118,11 +122,22 @@ class DetlitCLI(LightningCLI):
                 raise
             raise ConfigurationError(str(error)) from error
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run; a ``fit`` that fails before its first step leaves no folder, and what Lightning refuses is one line."""
+    def fit(self, **kwargs: Any) -> None:
+        """Train; a run that cannot start leaves no empty folder, and what Lightning refuses is one line."""
+        with without_empty_folder(self.trainer):
+            self._run(self.trainer.fit, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Score the validation split."""
+        self._run(self.trainer.validate, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Score the test split."""
+        self._run(self.trainer.test, **kwargs)
+
+    def _run(self, method: Callable[..., object], **kwargs: Any) -> None:
         try:
-            with kept_if_it_trains(self.trainer) if subcommand == "fit" else nullcontext():
-                super()._run_subcommand(subcommand)
+            method(**kwargs)
         except ValueError as error:
             if isinstance(error, DetlitError) or not _is_raised_by_lightning(error):
                 raise

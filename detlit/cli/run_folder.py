@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +20,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 import detlit
 
-__all__ = ["RunFolder", "kept_if_it_trains"]
-
-_BEFORE_THE_FIRST_STEP = ("config*.yaml", "run.yaml", "metrics.csv", "events.out.tfevents.*")
-"""Files of a run that has not trained yet."""
+__all__ = ["RunFolder", "without_empty_folder"]
 
 
 class RunFolder(SaveConfigCallback):
@@ -42,25 +38,28 @@ class RunFolder(SaveConfigCallback):
     def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.command = command
-        self._folder = Path()
-        self.stepped = False
+        self._folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder on every rank (``log_dir`` broadcasts), then save on rank 0."""
+        """Find the folder, on every rank, as ``log_dir`` broadcasts; nothing is saved yet."""
         if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._folder = Path(trainer.log_dir or trainer.default_root_dir)
-            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, now that the run has come as far as to train."""
+        if self._folder is not None and trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config unless the newest one says the same, and add an entry to ``run.yaml``."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder or Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_unset=False)
-        file, number = self._folder / "config.yaml", 0
+        file, number = folder / "config.yaml", 0
         while file.exists() and file.read_text() != text:
             number += 1
-            file = self._folder / f"config_{number}.yaml"
+            file = folder / f"config_{number}.yaml"
         file.write_text(text)
-        command = self.command.replace("\n", "\n    ")  # a block without escapes, so that it can be copied
         entry = yaml.safe_dump(
             describe_run(trainer, pl_module, self.config.get("ckpt_path")),
             sort_keys=False,
@@ -68,30 +67,37 @@ class RunFolder(SaveConfigCallback):
             default_flow_style=None,
             width=120,
         )
-        with (self._folder / "run.yaml").open("a", encoding="utf-8") as runs:
-            runs.write(f"- command: |-\n    {command}\n" + indent(entry, "  "))
+        with (folder / "run.yaml").open("a", encoding="utf-8") as runs:
+            runs.write(f"- {indent(_command(self.command) + entry, '  ', lambda line: True).strip()}\n")
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Keep the folder from now on."""
-        self.stepped = True
+
+def _command(command: str) -> str:
+    """Return the entry of the command, a block without escapes, so that it can be copied, unless YAML needs escapes."""
+    if command.replace("\n", "").isprintable():
+        return "command: |-\n" + indent(command, "  ", lambda line: True) + "\n"
+    return yaml.safe_dump({"command": command})
 
 
 @contextmanager
-def kept_if_it_trains(trainer: Trainer) -> Iterator[None]:
-    """Remove the new folder of a run that fails before its first step, if it holds nothing but its description."""
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+def without_empty_folder(trainer: Trainer) -> Iterator[None]:
+    """Remove the new folder of a run that fails before it trains.
+
+    By then there is nothing in it but an event file that TensorBoard opens; a folder with anything else stays.
+    """
+    log_dir = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
+    folder = Path(log_dir or ".")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:
-        stepped = any(isinstance(callback, RunFolder) and callback.stepped for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        files = [path for path in folder.rglob("*") if not path.is_dir()]
-        worthless = all(any(path.match(pattern) for pattern in _BEFORE_THE_FIRST_STEP) for path in files)
-        if trainer.is_global_zero and folder in created and worthless and not stepped:
-            shutil.rmtree(folder, ignore_errors=True)
-            for parent in created[1:]:
-                with suppress(OSError):  # it holds something else by now
-                    parent.rmdir()
+        if trainer.is_global_zero and folder in new and folder.is_dir():
+            files = list(folder.iterdir())
+            if all(file.match(f"events.out.tfevents.*.{os.getpid()}.*") for file in files):
+                for file in files:
+                    file.unlink()
+                with suppress(OSError):  # somebody has put something there by now
+                    for path in new:
+                        path.rmdir()
         raise
 
 

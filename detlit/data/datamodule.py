@@ -9,7 +9,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -21,7 +21,7 @@ from detlit.data.loader import ResumableLoader
 from detlit.data.sampler import DetectionSampler, repeat_factors
 from detlit.data.transforms import Augment, BatchTransform, Letterbox, Mosaic, Transform, default_augmentations
 from detlit.data.transforms.letterbox import resized
-from detlit.errors import ConfigurationError, DatasetError
+from detlit.errors import ConfigurationError, DatasetError, abridged
 from detlit.spec import Recorded
 from detlit.structures import Batch, Preprocessing
 
@@ -114,12 +114,10 @@ class DetectionDataModule(LightningDataModule, Recorded):
         self.repeat_threshold = repeat_threshold
         self.mosaic_off_epoch: int | None = None
         given = {"train": train, "val": val, "test": test}
-        self._given = {split: dataset for split, dataset in given.items() if dataset is not None} or _shapes()
+        self._given = {split: dataset for split, dataset in given.items() if dataset is not None} or _shapes(root)
         if root is not None and not any(hasattr(dataset, "root") for dataset in self._given.values()):
-            raise ConfigurationError(
-                f"root={root} is given, but no data set reads it: choose a data config, such as custom_coco, "
-                "or set data.train and data.val."
-            )
+            names = abridged(dict.fromkeys(type(dataset).__name__ for dataset in self._given.values()))
+            warnings.warn(f"root={root} is given, but {names} does not read it.", stacklevel=2)
         self._datasets: dict[str, DetectionDataset] = {}
         self._class_names_given = class_names is not None
         self.class_names = self._first_class_names() if class_names is None else tuple(class_names)
@@ -296,22 +294,30 @@ class DetectionDataModule(LightningDataModule, Recorded):
         transforms = [transform for transform in self.augmentations if isinstance(transform, BatchTransform)]
         if not transforms or self.trainer is None or not self.trainer.training:
             return batch
-        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
-        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        drawn = enumerate(zip(batch.dataset_indices, batch.repeats, strict=True))
         generators = [
-            np.random.default_rng(
-                (self.seed, epoch, index, repeat, 1) if index >= 0 else (self.seed, epoch, step, rank, place, 2)
-            )
-            for place, (index, repeat) in drawn
+            np.random.default_rng((self.seed, self.trainer.current_epoch, *_draw(batch, place, self.trainer)))
+            for place in range(len(batch))
         ]
         for transform in transforms:
             batch.images = transform(batch.images, generators)
         return batch
 
 
-def _shapes() -> dict[str, DetectionDataset]:
+def _shapes(root: str | None) -> dict[str, DetectionDataset]:
+    if root is not None:
+        raise ConfigurationError(
+            f"root={root} is given, but no data set reads it: choose a data config, such as custom_coco, "
+            "or set data.train and data.val."
+        )
     return {"train": ShapesDataset(1000, seed=0), "val": ShapesDataset(200, seed=1)}
+
+
+def _draw(batch: Batch, place: int, trainer: Trainer) -> tuple[int, ...]:
+    """Return what tells the draw of an image from all others of its epoch."""
+    index = batch.dataset_indices[place]
+    if index >= 0:
+        return index, batch.repeats[place], 1
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.global_rank, place, 2
 
 
 def use_one_thread(worker_id: int) -> None:

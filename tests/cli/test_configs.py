@@ -65,6 +65,24 @@ def test_parts_are_found_by_name_in_config_files_too(tmp_path: Path) -> None:
     assert find_key(tmp_path / "mine.yaml", "model.detector.init_args.backbone")
 
 
+def test_a_file_beside_the_config_wins_over_a_shipped_part_wherever_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {detector: yolo_nas_n.yaml}\ndata: voc.yaml\n")
+    (tmp_path / "yolo_nas_n.yaml").write_text("init_args: {num_classes: 5}\n")
+    (tmp_path / "voc.yaml").write_text("root: here\n")
+    for folder in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        assert load_config(tmp_path / "mine.yaml") == {"model": {"detector": "yolo_nas_n.yaml"}, "data": "voc.yaml"}
+        assert find_key(tmp_path / "mine.yaml", "model.detector.init_args.num_classes")
+
+
+def test_a_model_section_in_a_file_of_its_own_names_a_shipped_detector_too() -> None:
+    assert with_shipped_parts({"detector": "yolo_nas_n"}) == {
+        "detector": str(config_folder() / "model/yolo_nas_n.yaml")
+    }
+
+
 @pytest.mark.parametrize("config", [{"model": None}, {"data": {"root": "voc"}}, {"model": "voc"}, ["data"], None, 3])
 def test_what_names_no_part_stays(config: object) -> None:
     assert with_shipped_parts(copy.deepcopy(config)) == config

@@ -155,6 +155,20 @@ def test_a_users_callbacks_do_not_lose_ours(tmp_path: Path) -> None:
     assert (tmp_path / "runs/version_0/checkpoints/last.ckpt").is_file()
 
 
+def test_a_value_that_is_no_yaml_is_a_string(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = ("--model.freeze+", "*bn", "--trainer.default_root_dir", "out: a: b")
+    assert run("fit", "--config", write_config(tmp_path), *odd, "--print_config") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["freeze"] == ["*bn"]
+    assert printed["trainer"]["default_root_dir"] == "out: a: b"
+
+
+def test_a_broken_file_in_a_config_is_named_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.yaml").write_text("train: [")
+    assert run("fit", "--config", write_config(tmp_path, data="broken.yaml")) == 2
+    assert "broken.yaml" in capsys.readouterr().err
+
+
 def test_another_metric_needs_a_monitor_of_its_own_and_nothing_else(tmp_path: Path) -> None:
     arguments = ["--model.metric", "DetectionMetrics", "--checkpoint.monitor", "val/mAP@0.50:0.95"]
     assert run("fit", "--config", write_config(tmp_path), *arguments) == 0
@@ -170,6 +184,7 @@ def test_another_metric_needs_a_monitor_of_its_own_and_nothing_else(tmp_path: Pa
         (["--model.optimizer", "AdmaW"], "did you mean: AdamW?"),
         (["--trainer.max_epochs", "three"], "three"),
         (["--config", '{"trainer": {"max_epoch": 3}}'], "max_epoch"),
+        (["--model.optimizer", "{foo"], "foo"),
     ],
 )
 def test_typos_get_one_line_and_a_suggestion(

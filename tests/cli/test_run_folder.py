@@ -1,17 +1,21 @@
 """What a run folder says of its run, and when there is none."""
 
+import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from torch.multiprocessing import ProcessRaisedException
 
-from detlit.cli.run_folder import RunFolder, describe_run, kept_if_it_trains
+from detlit.cli.run_folder import RunFolder, describe_run, without_empty_folder
 from tests.cli.test_lightning import run, write_config
 
 
@@ -42,8 +46,9 @@ def test_a_run_says_how_it_was_started_and_a_resumed_one_adds_to_it(tmp_path: Pa
     assert not list(tmp_path.rglob("hparams.yaml"))
 
 
-def test_a_command_of_several_lines_stays_as_it_is(tmp_path: Path) -> None:
-    command = shlex.join(["detlit", "fit", "--data", "a\nb: 'c'\n\nd"])
+@pytest.mark.parametrize("value", ["a\nb: 'c'\n\n      \nd", "a\u2028b", "\x1b[1m", "a\r\nb", "\t'"])
+def test_a_command_with_odd_characters_stays_as_it_is(value: str, tmp_path: Path) -> None:
+    command = shlex.join(["detlit", "fit", "--data", value])
     saver = RunFolder(LightningArgumentParser(), {}, command=command)
     strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
     trainer: Any = SimpleNamespace(world_size=2, strategy=strategy)
@@ -85,57 +90,96 @@ def test_the_commit_of_the_working_directory_is_named(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     "wrong", [("--model.optimizer.lr", "-1"), ("--checkpoint.monitor", "val/mAP")], ids=["in setup", "in sanity check"]
 )
-def test_a_run_that_fails_before_its_first_step_leaves_no_folder(wrong: tuple[str, str], tmp_path: Path) -> None:
+def test_a_run_that_cannot_start_leaves_no_folder(wrong: tuple[str, str], tmp_path: Path) -> None:
     assert run("fit", "--config", write_config(tmp_path), *wrong) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-@pytest.mark.parametrize(
-    ("file", "stepped", "there_before", "kept"),
-    [
-        ("config.yaml", False, False, False),
-        ("run.yaml", False, False, False),
-        ("metrics.csv", False, False, False),
-        ("events.out.tfevents.1.host", False, False, False),
-        ("config.yaml", True, False, True),
-        ("config.yaml", False, True, True),
-        ("checkpoints/last.ckpt", False, False, True),
-        ("notes.txt", False, False, True),
-    ],
-)
-def test_only_what_a_failed_run_has_made_and_nobody_needs_is_removed(
-    file: str, stepped: bool, there_before: bool, kept: bool, tmp_path: Path
-) -> None:
-    folder = tmp_path / "runs" / "version_0"
-    if there_before:
-        folder.mkdir(parents=True)
-    saver = RunFolder(LightningArgumentParser(), {}, command="")
-    trainer: Any = SimpleNamespace(log_dir=str(folder), callbacks=[saver], is_global_zero=True)
+class Fails(Callback):
+    """Fails in the second step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise RuntimeError("on purpose")
+
+
+def test_a_run_that_fails_in_training_keeps_its_folder(tmp_path: Path) -> None:
+    callback = f"--trainer.callbacks+={__name__}.Fails"
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run("fit", "--config", write_config(tmp_path), callback)
+    assert {"config.yaml", "run.yaml"} <= {path.name for path in (tmp_path / "runs/version_0").iterdir()}
+
+
+def failing(folder: Path, make: Callable[[], None], rank: int = 0, **changes: Any) -> None:
+    """Let a run fail after it, or somebody else, has made something."""
+    state = {"log_dir": str(folder), "loggers": [1], "fast_dev_run": False, "is_global_zero": rank == 0, **changes}
+    trainer: Any = SimpleNamespace(**state)
 
     def fail() -> None:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).touch()
-        if stepped:
-            saver.on_train_batch_end(trainer)
+        make()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), kept_if_it_trains(trainer):
+    with pytest.raises(KeyboardInterrupt), without_empty_folder(trainer):
         fail()
-    assert (folder / file).exists() == kept
+
+
+EVENTS = f"events.out.tfevents.1.host.{os.getpid()}.0"
+
+
+@pytest.mark.parametrize(
+    ("files", "rank", "there_before", "kept"),
+    [
+        ([], 0, False, False),
+        ([EVENTS], 0, False, False),
+        ([EVENTS], 1, False, True),
+        ([EVENTS], 0, True, True),
+        (["events.out.tfevents.1.host.0.0"], 0, False, True),
+        ([EVENTS, "run.yaml"], 0, False, True),
+        ([EVENTS, "metrics.csv"], 0, False, True),
+        (["checkpoints/last.ckpt"], 0, False, True),
+    ],
+    ids=["empty", "own events", "another rank", "there before", "events of another", "trained", "logged", "saved"],
+)
+def test_nothing_but_an_empty_folder_of_its_own_is_removed(
+    files: list[str], rank: int, there_before: bool, kept: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "version_0"
+
+    def make() -> None:
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).touch()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    if there_before:
+        folder.mkdir(parents=True)
+    failing(folder, make, rank)
+    assert all((folder / file).exists() == kept for file in files)
     assert (tmp_path / "runs").exists() == kept
 
 
-def test_other_ranks_and_other_runs_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "version_0").mkdir(parents=True)
-    for rank, left in ((1, {"version_0", "version_1"}), (0, {"version_0"})):
-        folder = tmp_path / "runs" / "version_1"
-        shutil.rmtree(folder, ignore_errors=True)
-        trainer: Any = SimpleNamespace(log_dir=str(folder), callbacks=[], is_global_zero=rank == 0)
+@pytest.mark.parametrize("changes", [{"loggers": []}, {"fast_dev_run": 1}, {"log_dir": None}])
+def test_a_run_without_a_folder_of_its_own_removes_nothing(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may have put its folder into ``runs`` since this one began."""
+    monkeypatch.chdir(tmp_path)
+    others = tmp_path / "runs" / "version_0"
+    failing(tmp_path / "runs", lambda: others.mkdir(parents=True), **changes)
+    assert others.is_dir()
 
-        def fail(folder: Path = folder) -> None:
-            folder.mkdir()
-            raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt), kept_if_it_trains(trainer):
-            fail()
-        assert {path.name for path in (tmp_path / "runs").iterdir()} == left
+def test_a_folder_that_another_run_shares_by_now_stays(tmp_path: Path) -> None:
+    failing(tmp_path / "runs" / "version_0", lambda: (tmp_path / "runs" / "version_0" / "sub").mkdir(parents=True))
+    assert (tmp_path / "runs" / "version_0" / "sub").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_spawned_processes_know_the_config_and_a_run_that_fails_there_keeps_its_folder(tmp_path: Path) -> None:
+    spawned = ("--trainer.strategy", "ddp_spawn", "--trainer.devices", "2", "--data.batch_size", "2")
+    assert run("fit", "--config", write_config(tmp_path), *spawned) == 0
+    assert {"config.yaml", "run.yaml"} <= {path.name for path in (tmp_path / "runs/version_0").iterdir()}
+    with pytest.raises(ProcessRaisedException, match="on purpose"):
+        run("fit", "--config", write_config(tmp_path), *spawned, f"--trainer.callbacks+={__name__}.Fails")
+    assert {"config.yaml", "run.yaml"} <= {path.name for path in (tmp_path / "runs/version_1").iterdir()}

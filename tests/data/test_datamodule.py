@@ -294,12 +294,16 @@ def test_evaluation_keeps_the_original_boxes(write_coco: CocoWriter) -> None:
         ({"class_names": "red"}, "must be names, each once"),
         ({"class_names": ["a", "a"]}, "must be names, each once"),
         ({"root": "somewhere"}, "root=somewhere is given, but no data set reads it"),
-        ({"root": "somewhere", "train": ShapesDataset(4)}, "root=somewhere is given, but no data set reads it"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         DetectionDataModule(**arguments)
+
+
+def test_a_root_that_no_data_set_reads_is_told() -> None:
+    with pytest.warns(UserWarning, match="root=somewhere is given, but ShapesDataset does not read it"):
+        DetectionDataModule(train=ShapesDataset(4), root="somewhere")
 
 
 def test_shapes_with_other_class_names_are_refused() -> None:
