@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jsonargparse import ArgumentParser
 
-from detlit.cli.configs import config_folder
+from detlit.cli.configs import config_folder, load_config
 from detlit.data import CocoDataset, DetectionDataModule
 from detlit.data.transforms import HorizontalFlip, RandomAffine
 from detlit.structures import Preprocessing
@@ -44,6 +44,27 @@ def test_the_command_line_sets_the_root(write_coco: Any) -> None:
     train = data.dataset("train")
     assert isinstance(train, CocoDataset)
     assert len(train) == 3
+
+
+def test_an_export_of_roboflow_is_read_on_top_of_any_recipe(write_coco: Any) -> None:
+    root = write_coco(folder="train")
+    (root / "train.json").rename(root / "train/_annotations.coco.json")
+    recipe = config_folder() / "data" / "custom_coco.yaml"
+    data = parse(recipe, f"--data={config_folder() / 'data' / 'roboflow.yaml'}", f"--data.root={root}")
+    train = data.dataset("train")
+    assert train is not None
+    assert train.image_path(0) == root / "train/30.png"
+    for split, folder in (("val", "valid"), ("test", "test")):
+        dataset = data.given(split)
+        assert isinstance(dataset, CocoDataset)
+        assert (dataset.annotations, dataset.images) == (f"{folder}/_annotations.coco.json", folder)
+
+
+def test_the_recipe_for_roboflow_has_the_data_of_its_data_config() -> None:
+    recipe, data = (
+        load_config(config_folder() / name) for name in ("recipes/roboflow_yolo_nas_s.yaml", "data/roboflow.yaml")
+    )
+    assert {split: recipe["data"][split] for split in ("train", "val", "test")} == data
 
 
 def test_transforms_and_preprocessing_parse(tmp_path: Path) -> None:

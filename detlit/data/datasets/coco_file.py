@@ -20,6 +20,9 @@ Row = dict[str, Any]
 CURE_OF_A_DATA_SET = "check data.root and the data set's 'annotations'"
 """What to do where a data set's file is missing."""
 
+_ROBOFLOW_FILE = "_annotations.coco.json"
+"""How Roboflow calls the annotation file of each split, which it puts among the images."""
+
 _TAIL_BYTES = 1 << 20
 
 
@@ -218,8 +221,24 @@ def _load(path: Path, cure: str) -> Row:
 
 def _unreadable(path: Path, error: OSError, cure: str) -> DatasetError:
     if isinstance(error, FileNotFoundError):
-        return MissingDataError(f"there is no annotation file {path}: {cure}.")
+        hint = _hint_at_others(path) if cure == CURE_OF_A_DATA_SET else None
+        return MissingDataError(f"there is no annotation file {path}{hint or f': {cure}'}.")
     return DatasetError(f"annotation file {path} cannot be read ({error.strerror}): give a readable json file.")
+
+
+def _hint_at_others(path: Path) -> str | None:
+    """Return what to do instead of reading a missing file, from what lies where it should be, or a folder above."""
+    for folder in path.parents[:2]:
+        if path.name != _ROBOFLOW_FILE and any(folder.glob(f"*/{_ROBOFLOW_FILE}")):
+            return f", but {folder} is an export of Roboflow: use --data roboflow"
+        others = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
+        if others:
+            names = abridged(other.relative_to(folder).as_posix() for other in others)
+            return f", but {folder} holds {names}: {CURE_OF_A_DATA_SET}"
+        for file, name, data in (("data.yaml", "YOLO", "yolo"), ("JPEGImages", "VOC", "voc")):
+            if (folder / file).exists():
+                return f", but {folder} holds {file}, as {name} data sets do: use --data {data}"
+    return None
 
 
 def _find_categories(path: Path) -> list[Row] | None:

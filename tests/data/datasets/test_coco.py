@@ -28,6 +28,41 @@ def test_nothing_is_read_before_first_use() -> None:
         len(data)
 
 
+@pytest.mark.parametrize(
+    ("there", "hint"),
+    [
+        (
+            ["train/_annotations.coco.json"],
+            r"/annotations/instances_train.json, but \S+ is an export of Roboflow: use --data roboflow.",
+        ),
+        (["a.json", "more/b.json"], "holds a.json, more/b.json: check data.root and the data set's 'annotations'."),
+        (
+            ["annotations/train.json"],
+            r"but \S+/annotations holds train.json: check data.root and the data set.s .annotations..",
+        ),
+        (["data.yaml"], "holds data.yaml, as YOLO data sets do: use --data yolo."),
+        (["JPEGImages/1.jpg"], "holds JPEGImages, as VOC data sets do: use --data voc."),
+        (["too/deep/a.json"], r"/annotations/instances_train.json: check data.root and the data set's 'annotations'."),
+    ],
+    ids=["roboflow", "other names", "the same folder", "yolo", "voc", "nothing near"],
+)
+def test_a_missing_file_is_told_with_what_is_there(there: list[str], hint: str, tmp_path: Path) -> None:
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    data = CocoDataset("annotations/instances_train.json", "images/train", root=str(tmp_path))
+    with pytest.raises(DatasetError, match=f"{hint}$"):
+        data.setup()
+
+
+def test_of_an_export_of_roboflow_a_missing_split_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/_annotations.coco.json").touch()
+    data = CocoDataset("valid/_annotations.coco.json", "valid", root=str(tmp_path))
+    with pytest.raises(DatasetError, match=r"holds train/_annotations\.coco\.json: check data.root"):
+        data.setup()
+
+
 def test_boxes_labels_crowds_and_areas(write_coco: CocoWriter) -> None:
     data = dataset(write_coco())
     assert (len(data), tuple(data.class_names)) == (3, ("cat", "owl", "dog"))
