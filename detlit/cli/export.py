@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.switches import with_switches
@@ -13,10 +13,8 @@ from detlit.export.comparison import compare
 from detlit.export.files import SUFFIXES, Format, export_file
 from detlit.export.onnx_file import Dynamic
 from detlit.export.session import open_exported
-from detlit.export.suppression import NMSFormat, Suppression
+from detlit.export.suppression import NMSFormat, stored_suppression
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
-from detlit.postprocess import NMSPostPredictionCallback
-from detlit.postprocess.stored import stored_callback
 from detlit.prediction.sources import read_frames
 
 __all__ = ["export", "main"]
@@ -84,8 +82,14 @@ def export(
     detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval()
     if image_size is not None:
         detector.set_preprocessing(resized(detector.preprocessing, image_size))
-    given = {"nms_threshold": nms_threshold, "max_predictions": max_predictions}
-    suppression = _suppression(stored["detlit"], score_threshold, given, nms, allow_custom_code)
+    suppression = stored_suppression(
+        stored["detlit"],
+        nms,
+        allow_custom_code=allow_custom_code,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_predictions=max_predictions,
+    )
     axes = [] if dynamic == "none" else dynamic.replace(" ", "").split(",")
     shown = [frame.image for frame in islice(read_frames(images), 8)] if verify else []
     written = path.with_name(f"{path.stem}.unverified{path.suffix}") if verify else path
@@ -111,25 +115,6 @@ def export(
         for part in _parts(written):
             part.replace(path.with_suffix(part.suffix))
     print(f"{'verified and ' if verify else ''}written to {path} ({_megabytes(path):.2f} MB)")
-
-
-def _suppression(
-    entry: dict[str, Any],
-    score_threshold: float | None,
-    given: dict[str, Any],
-    nms: NMSFormat,
-    allow_custom_code: bool,
-) -> Suppression:
-    """Return the suppression of the checkpoint, with what was given instead of its own settings."""
-    callback = stored_callback(entry, allow_custom_code=allow_custom_code)
-    if score_threshold is None:
-        score_threshold = entry.get("score_threshold", 0.25)
-    if not isinstance(callback, NMSPostPredictionCallback) and nms == "none":
-        callback = NMSPostPredictionCallback()
-    settings = Suppression.of(callback, score_threshold).to_dict()
-    settings |= {name: value for name, value in given.items() if value is not None}
-    NMSPostPredictionCallback(**settings)  # refuses what is no threshold or number
-    return Suppression(**settings)
 
 
 def _parts(path: Path) -> list[Path]:

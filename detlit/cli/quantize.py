@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
@@ -19,6 +20,7 @@ from detlit.cli.switches import with_switches
 from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError, DetlitError, MissingExtraError
 from detlit.export import Verification, export_onnx, verify
+from detlit.export.suppression import stored_suppression
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
 from detlit.models.torch_files import write_torch_file
@@ -112,6 +114,7 @@ def quantize_checkpoint(
     if verify:
         _require_packages("--verify", "onnxruntime")
     stored = read_checkpoint(ckpt_path)
+    suppression = stored_suppression(stored["detlit"], "none", allow_custom_code=allow_custom_code)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().to(device)
     images = _calibration_images(data, detector, calibration_batches, calibration_batch_size)
@@ -140,7 +143,10 @@ def quantize_checkpoint(
     if onnx is not None:
         if verify and "val" in data.splits:
             images = [batch.images for batch in islice(data.val_dataloader(), 2)]
-        _export(done.detector, detector, stored, Path(onnx), images[:2] if verify else [], measured)
+        write = partial(
+            export_onnx, done.detector, class_names=stored["detlit"]["class_names"], suppression=suppression
+        )
+        _export(done.detector, detector, write, Path(onnx), images[:2] if verify else [], measured)
 
 
 def _refuse_contradictions(
@@ -226,19 +232,18 @@ class _Scorer:
 def _export(
     quantized: Detector,
     detector: Detector,
-    stored: dict[str, Any],
+    write: Callable[[Path], Path],
     path: Path,
     images: list[Tensor],
     scorer: _Scorer | None,
 ) -> None:
     """Write an ONNX file; if there are images to verify it on, give it its name only once it is found good."""
-    names = stored["detlit"]["class_names"]
     if not images:
-        export_onnx(quantized, path, class_names=names)
+        write(path)
         print(f"written to {path}")
         return
     unverified = path.with_name(f"{path.stem}.unverified{path.suffix}")  # OpenVINO wants the suffix last
-    export_onnx(quantized, unverified, class_names=names)
+    write(unverified)
     try:
         verification = _verified(quantized, detector, unverified, images, scorer)
         print(verification)

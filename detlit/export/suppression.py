@@ -1,5 +1,6 @@
 """Non-maximum suppression in the exported graph, with any number of images and of any size."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -8,8 +9,16 @@ from torch import Tensor, nn
 
 from detlit.errors import ConfigurationError
 from detlit.postprocess import NMSPostPredictionCallback, PostPredictionCallback
+from detlit.postprocess.stored import stored_callback
 
-__all__ = ["NMSFormat", "SuppressedDetector", "Suppression", "output_names", "translation_table"]
+__all__ = [
+    "NMSFormat",
+    "SuppressedDetector",
+    "Suppression",
+    "output_names",
+    "stored_suppression",
+    "translation_table",
+]
 
 NMSFormat = Literal["none", "flat", "batch"]
 """What the graph gives: boxes and scores of all anchor points; rows of detections; detections padded per image."""
@@ -45,6 +54,38 @@ class Suppression:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as stored in exported files."""
         return asdict(self)
+
+
+def stored_suppression(
+    entry: Mapping[str, Any],
+    nms: NMSFormat,
+    *,
+    allow_custom_code: bool = False,
+    score_threshold: float | None = None,
+    **changes: float | None,
+) -> Suppression:
+    """Return the suppression of a checkpoint, as files exported from it hold or note it.
+
+    Args:
+        entry: the checkpoint's ``"detlit"`` entry.
+        nms: of the file; with ``"none"`` another callback than
+            :class:`~detlit.postprocess.NMSPostPredictionCallback` gives way to that one with its defaults.
+        allow_custom_code: also build a callback from outside detlit and torch.
+        score_threshold: least score of a detection; ``None`` takes the checkpoint's, that of its best F1, or 0.25.
+        **changes: other settings to use in place of the stored ones; ``None`` keeps those.
+
+    Raises:
+        ConfigurationError: a callback that cannot be in the file, or a setting that is no threshold or number.
+    """
+    callback = stored_callback(entry, allow_custom_code=allow_custom_code)
+    if score_threshold is None:
+        score_threshold = entry.get("score_threshold", 0.25)
+    if not isinstance(callback, NMSPostPredictionCallback) and nms == "none":
+        callback = NMSPostPredictionCallback()
+    settings = Suppression.of(callback, score_threshold).to_dict()
+    settings |= {name: value for name, value in changes.items() if value is not None}
+    NMSPostPredictionCallback(**settings)  # refuses what is no threshold or number
+    return Suppression(**settings)
 
 
 def output_names(nms: NMSFormat) -> list[str]:

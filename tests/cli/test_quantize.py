@@ -11,7 +11,7 @@ import torch
 
 from detlit import DetectionModule, Predictor, ShapesDataset
 from detlit.cli import main
-from detlit.export import Verification
+from detlit.export import Verification, open_exported
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
 from detlit.quantization import Quantization, calibration_batches, quantize
 from tests.callbacks.tiny import assert_same, quiet_trainer, weights
@@ -90,6 +90,32 @@ def test_the_checkpoint_validates_and_predicts_as_any_other(quantized: Path) -> 
 def test_the_command_line_validates_it(quantized: Path, tmp_path: Path) -> None:
     options = ["--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
     assert main(["validate", "--ckpt_path", str(quantized), *options]) == 0
+
+
+def test_the_onnx_file_carries_the_settings_of_the_checkpoint(tmp_path: Path) -> None:
+    """Those that detlit export writes of the quantized checkpoint: both files find the same."""
+    pytest.importorskip("onnxruntime")
+    stored = torch.load(CHECKPOINT, weights_only=True)
+    stored["detlit"]["score_threshold"] = 0.4385
+    stored["detlit"]["module"]["post_prediction_callback"]["init_args"] |= {"nms_threshold": 0.6, "max_predictions": 40}
+    torch.save(stored, tmp_path / "best.ckpt")
+    options = ["--ckpt_path", str(tmp_path / "best.ckpt"), "--val_batches", "0"]
+    assert run(tmp_path / "q.ckpt", *options, "--onnx", str(tmp_path / "q.onnx")) == 0
+    exported = ["--ckpt_path", str(tmp_path / "q.ckpt"), "--output", str(tmp_path / "exported.onnx")]
+    assert main(["export", *exported]) == 0
+    metadata = open_exported(tmp_path / "q.onnx").metadata
+    assert metadata == open_exported(tmp_path / "exported.onnx").metadata
+    settings = metadata["post_prediction"]
+    assert settings["score_threshold"] == metadata["score_threshold"] == 0.4385
+    assert (settings["nms_threshold"], settings["max_predictions"]) == (0.6, 40)
+    images = [shapes_data(val=8).dataset("val").load_image(index) for index in range(8)]  # type: ignore[union-attr]
+    found, expected = (list(Predictor(tmp_path / name)(images)) for name in ("q.onnx", "exported.onnx"))
+    assert sum(len(result) for result in found) > 8
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(ours.scores, theirs.scores)
+        assert ours.names == theirs.names
+        assert min(ours.scores, default=1.0) > 0.4385
 
 
 @pytest.mark.slow
