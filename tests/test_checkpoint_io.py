@@ -27,9 +27,17 @@ def test_a_checkpoint_is_written_into_a_new_folder_and_read_back(tmp_path: Path)
     assert names(path.parent) == ["last.ckpt"]
 
 
-@pytest.mark.parametrize("exception", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("exception", "message"),
+    [
+        (KeyboardInterrupt("stop"), "stop"),
+        (OSError(28, "No space left on device"), r"last\.ckpt cannot be written \(No space left on device\): make room"),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 9 vs 2"), "the disk seems to be full"),
+        (RuntimeError("a bug"), "a bug"),
+    ],
+)
 def test_a_save_that_breaks_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exception: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exception: BaseException, message: str
 ) -> None:
     checkpoint_io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     checkpoint_io.save_checkpoint({"epoch": 3}, path)
@@ -40,7 +48,7 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", write_half)
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        with pytest.raises((KeyboardInterrupt, CheckpointError, RuntimeError), match=message):
             checkpoint_io.save_checkpoint({"epoch": 4}, path)
     assert checkpoint_io.load_checkpoint(path) == {"epoch": 3}
     assert names(tmp_path) == ["last.ckpt"]

@@ -12,7 +12,8 @@ __all__ = ["RunSummary", "epochs_done"]
 class RunSummary(Callback):
     """Print the final metrics, and after training where the checkpoints are.
 
-    A run that an error or Ctrl-C ends prints nothing: its metrics are those of some earlier epoch.
+    Where no progress bar is seen, as in a log file, each validation of a fit prints a line with what the bar would show.
+    A run that an error or Ctrl-C ends prints no table: its metrics are those of some earlier epoch.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -27,14 +28,26 @@ class RunSummary(Callback):
             _print_checkpoints(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the metrics of ``validate``."""
-        if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
+        """Print the metrics of ``validate``, or a line of ``fit``."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        if trainer.state.fn == TrainerFn.VALIDATING:
             _print_metrics("validation", trainer)
+        elif not _shows_a_bar(trainer):
+            metrics = trainer.progress_bar_metrics or trainer.callback_metrics
+            values = ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
+            line = f"epoch {trainer.current_epoch}, step {trainer.global_step}: {values}"
+            Console(soft_wrap=True, highlight=False).print(line, markup=False)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the metrics of ``test``."""
         if trainer.is_global_zero:
             _print_metrics("test", trainer)
+
+
+def _shows_a_bar(trainer: Trainer) -> bool:
+    console = Console()
+    return trainer.progress_bar_callback is not None and (console.is_terminal or console.is_jupyter)
 
 
 def epochs_done(count: int, most: int | None) -> str:

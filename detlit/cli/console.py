@@ -20,6 +20,7 @@ _ADVERTS = ("Tip:", "TPU available", "Loading `train_dataloader` to estimate")
 _CHOSEN = (
     ".*does not have many workers.*",
     ".*sync_dist=True.*",  # every rank logs the values of all ranks already
+    ".*monitor='val.*could not find the monitored key.*",  # not yet: MonitorGuard refuses wrong names
     ".*in eval mode at the start of training.*",  # what model.freeze names
     ".*is smaller than the logging interval.*",  # of small data: metrics.csv has the means of epochs, curves.png all
     ".*LeafSpec.*is deprecated.*",  # Lightning's use of torch

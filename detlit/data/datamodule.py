@@ -6,7 +6,6 @@ import os
 import warnings
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -21,6 +20,7 @@ from detlit.data.loader import ResumableLoader
 from detlit.data.sampler import DetectionSampler, repeat_factors
 from detlit.data.transforms import Augment, BatchTransform, Letterbox, Mosaic, Transform, default_augmentations
 from detlit.data.transforms.letterbox import resized
+from detlit.data.workers import start_worker
 from detlit.errors import ConfigurationError, DatasetError, abridged
 from detlit.spec import Recorded
 from detlit.structures import Batch, Preprocessing
@@ -268,7 +268,7 @@ class DetectionDataModule(LightningDataModule, Recorded):
             "num_workers": workers,
             "collate_fn": collate,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": use_one_thread,
+            "worker_init_fn": start_worker,
             "persistent_workers": workers > 0,
             # Otherwise a loader that starts draws from the global generator, which it does once more in a resumed run.
             "generator": torch.Generator().manual_seed(self.seed),
@@ -318,12 +318,6 @@ def _draw(batch: Batch, place: int, trainer: Trainer) -> tuple[int, ...]:
     if index >= 0:
         return index, batch.repeats[place], 1
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.global_rank, place, 2
-
-
-def use_one_thread(worker_id: int) -> None:
-    """Keep OpenCV in a loader's worker to one thread: workers already use all cores."""
-    cv2.setNumThreads(0)
-    cv2.ocl.setUseOpenCL(False)
 
 
 def _sizes_around(size: tuple[int, int], factors: tuple[float, float]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,27 @@ def write_torch_file(content: Any, path: str | Path) -> None:
     """Write beside the path and rename, so that the file is whole, the old or the new, whatever happens.
 
     A killed process leaves at most ``NAME.part``, which the next save overwrites.
+
+    Raises:
+        CheckpointError: the disk is full, or the file cannot be written for another reason.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) or "inline_container" in str(error):  # torch's writer, where it was cut short
+            reason = getattr(error, "strerror", None) or "the disk seems to be full"
+            raise CheckpointError(
+                f"{path} cannot be written ({reason}): make room there, or choose another folder."
+            ) from error
         raise
 
 

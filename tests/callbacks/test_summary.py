@@ -15,12 +15,24 @@ def trainer_with_summary(folder: Path, **arguments: Any) -> Trainer:
 
 def test_fit_ends_with_metrics_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer_with_summary(tmp_path, max_epochs=3).fit(TinyModule([0.1, 0.51234, 0.3]))
-    out = capsys.readouterr().out
-    assert "after 3 of 3 epochs" in out
+    _, title, out = capsys.readouterr().out.partition("after 3 of 3 epochs")
+    assert title
     assert out.index("val/map") < out.index("train/loss")
     assert "0.3000" in out
     assert f"best checkpoint: {tmp_path / 'best.ckpt'} (val/map 0.5123)\n" in out
     assert f"last checkpoint: {tmp_path / 'last.ckpt'}\n" in out
+
+
+def test_each_validation_prints_a_line_where_there_is_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_with_summary(tmp_path, max_epochs=2).fit(TinyModule([0.1, 0.51234]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in lines] == ["epoch 0, step 8", "epoch 1, step 16"]
+    assert "val/map 0.5123" in lines[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    trainer_with_summary(tmp_path, max_epochs=1, enable_progress_bar=True).fit(TinyModule([0.1]))
+    assert "epoch 0, step 8:" not in capsys.readouterr().out
 
 
 def test_a_run_that_stops_early_says_after_which_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +49,7 @@ def test_without_validation_no_best_is_named(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("exception", [RuntimeError, KeyboardInterrupt])
-def test_an_aborted_run_prints_nothing(
+def test_an_aborted_run_prints_no_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], exception: type[BaseException]
 ) -> None:
     module = TinyModule([0.1, 0.2])
@@ -50,7 +62,7 @@ def test_an_aborted_run_prints_nothing(
     module.on_step = fail_in_the_second_epoch
     with pytest.raises((exception, SystemExit)):
         trainer.fit(module)
-    assert capsys.readouterr().out == ""
+    assert [line[:16] for line in capsys.readouterr().out.splitlines()] == ["epoch 0, step 8:"]
 
 
 def test_a_fast_dev_run_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
