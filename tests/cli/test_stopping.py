@@ -22,7 +22,9 @@ from tests.resume import differences
 def detlit(*arguments: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "detlit", *arguments]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], env=environment, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def steps_logged(run: Path) -> int:
@@ -31,22 +33,25 @@ def steps_logged(run: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True], ids=["one", "all"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_fit_exits_with_its_status_and_the_next_goes_on(
-    number: signal.Signals, status: int, tmp_path: Path
+    number: signal.Signals, status: int, to_all: bool, tmp_path: Path
 ) -> None:
+    """Schedulers and terminals signal all processes of a run, those that load data too."""
     states = []
     for name in ("whole", "stopped"):
         folder = tmp_path / name
         folder.mkdir()
         config = write_config(folder)
         fit = ("fit", "--config", config, "--trainer.max_epochs=40", "--checkpoint.every_n_steps=3")
+        fit += (f"--data.num_workers={2 * to_all}",)
         first = detlit(*fit)
         if name == "stopped":
             while steps_logged(folder / "runs/version_0") < 6:
                 assert first.poll() is None
                 time.sleep(0.05)
-            first.send_signal(number)
+            (os.killpg if to_all else os.kill)(first.pid, number)
             error = first.communicate()[1].decode()
             assert first.returncode == status
             assert "Traceback" not in error
