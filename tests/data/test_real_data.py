@@ -1,6 +1,7 @@
 """Real photographs and annotations; DETLIT_TEST_DATA names the folder that holds bccd/ and coco_tiny/."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,26 @@ def test_bccd_is_read_whole(data_folder: Path, split: str, images: int, boxes: i
     targets = [data.load_target(index) for index in range(len(data))]
     assert (len(data), tuple(data.class_names)) == (images, ("RBC", "WBC", "Platelets"))
     assert sum(len(np.asarray(target["labels"])) for target in targets) == boxes
+
+
+def test_nothing_else_is_said_of_real_boxes(data_folder: Path) -> None:
+    for name in ("bccd", "coco_tiny"):
+        for data in guess_datasets(data_folder / name).values():
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                warnings.filterwarnings("ignore", ".*has 1 box without area in the image, .*annotation (2288|887)")
+                data.setup()
+
+
+def test_corners_in_place_of_sizes_are_told(data_folder: Path, tmp_path: Path) -> None:
+    content = json.loads((data_folder / "coco_tiny/annotations/instances_val2017.json").read_text())
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["bbox"] = [x, y, x + width, y + height]
+    (tmp_path / "corners.json").write_text(json.dumps(content))
+    data = CocoDataset(str(tmp_path / "corners.json"), "val2017", root=str(data_folder / "coco_tiny"))
+    with pytest.warns(UserWarning, match=r"has 584 boxes that reach far out of their images, 72% of all"):
+        data.setup()
 
 
 def test_the_box_without_area_is_evaluated_only(data_folder: Path) -> None:

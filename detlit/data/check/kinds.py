@@ -89,7 +89,10 @@ KINDS = {
     # boxes
     "nan-box": Kind("error", "box that is NaN or infinite", "boxes that are NaN or infinite", "correct or remove them"),
     "other-format": Kind(
-        "error", "box in another format", "boxes in another format", "convert the annotations, or name their format"
+        "error",
+        "box in another format",
+        "boxes in another format",
+        "convert the annotations: of the data sets only lists and Hugging Face's can name a box_format",
     ),
     "normalised-box": Kind(
         "error",

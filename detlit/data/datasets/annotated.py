@@ -22,6 +22,11 @@ Classes = Sequence[str] | Mapping[str, str]
 """Classes to keep, in this order; a mapping also renames them, and merges those that get the same name."""
 
 
+_FAR, _MANY, _FEW = 0.1, 0.1, 10
+"""Boxes are doubted where more than this share of them reach out of their images by more than this share of a side, and
+there are at least so many of them."""
+
+
 class AnnotatedDataset(DetectionDataset):
     """A data set whose annotations fit into one table; a reader says how to fill it. Nothing is read before first use.
 
@@ -217,15 +222,30 @@ def select_classes(declared: Sequence[str], classes: Classes | None, source: str
 
 def _warn_about(table: AnnotationTable, source: str, may_be_xywh: bool) -> None:
     """Tell once what will be left out of training or looks like a mistake."""
+    beyond = _far_outside(table)
+    share = beyond.sum() / max(1, len(beyond))
     findings = {
         "without area in the image, left out of training but evaluated": table.without_area(),
         "that repeat another": table.repeated(),
+        f"that reach far out of their images, {share:.0%} of all": beyond,
     }
     parts = [_describe(table, rows, what) for what, rows in findings.items() if rows.any()]
     wrong = int(reversed_boxes(table.boxes).sum()) if may_be_xywh else 0
     hint = f"; {wrong} of them end before they begin: {REVERSED_HINT}" if wrong else ""
+    if beyond.any():
+        hint += (
+            "; corners may stand where sizes belong, or images were resized without their boxes: run detlit check-data"
+        )
     if parts:
         warnings.warn(f"{source} has {' and '.join(parts)}{hint}.", stacklevel=2)
+
+
+def _far_outside(table: AnnotationTable) -> NDArray[np.bool_]:
+    """Return ``(M,)`` which boxes reach far out of their images, none if it may be sloppiness."""
+    sizes = table.sizes[:, ::-1].repeat(table.counts, axis=0)
+    beyond = np.maximum(-table.boxes[:, :2], table.boxes[:, 2:] - sizes) > _FAR * sizes
+    rows = (sizes > 0).all(axis=1) & beyond.any(axis=1)
+    return rows if len(rows) >= _FEW and rows.mean() > _MANY else np.zeros_like(rows)
 
 
 def _describe(table: AnnotationTable, rows: NDArray[np.bool_], what: str) -> str:

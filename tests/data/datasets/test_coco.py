@@ -86,6 +86,44 @@ def test_an_image_without_annotations_is_background_unless_left_out(write_coco: 
     assert len(dataset(root, ignore_empty=True)) == 2
 
 
+def in_a_row(boxes: list[list[float]], **size: int) -> dict[str, Any]:
+    """One image of 40x30 pixels, or of a size that the file does not say, and its boxes."""
+    annotations = [annotation(key, 1, 2, box) for key, box in enumerate(boxes)]
+    return {"images": [{"id": 1, "file_name": "1.png", **size}], "annotations": annotations, "categories": CATEGORIES}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size", "warning"),
+    [
+        (
+            [[20 + i, 5, 39, 25] for i in range(10)],
+            {},
+            r"10 boxes .* images, 100% of all \(annotation 0, 1, 2, \.\.\.\); corners ",
+        ),
+        ([[20 + i, 5, 19 - i, 25] for i in range(8)] + [[1, -4, 9, 9], [1, 5, 44, 9]], {}, "2 boxes .* 20% of all"),
+        ([[i, 5, 10, 10] for i in range(9)] + [[20, 5, 39, 25]], {}, None),  # one in ten may be a slip
+        ([[20 + i, 5, 39, 25] for i in range(9)], {}, None),  # too few to tell
+        ([[20 + i, 5, 24 - i, 27] for i in range(10)], {}, None),  # as sloppy boxes do
+        ([[20 + i, 5, 39, 25] for i in range(10)], {"width": None}, None),
+    ],
+    ids=["corners for sizes", "top and right", "one in ten", "few", "a little", "unknown size"],
+)
+def test_many_boxes_far_out_of_their_images_are_told(
+    boxes: list[list[float]], size: dict[str, Any], warning: str | None, write_coco: CocoWriter
+) -> None:
+    content = in_a_row(boxes, **{"width": 40, "height": 30} | size)
+    root = write_coco({**content, "images": [{**content["images"][0], "width": 40}]})
+    (root / "train.json").write_text(json.dumps(content))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset(root).setup()
+    told = [str(item.message) for item in caught]
+    assert len(told) == (warning is not None)
+    if warning is not None:
+        assert re.search(f"train.json has {warning}", told[0])
+        assert told[0].endswith("run detlit check-data.")
+
+
 def test_max_samples_keeps_the_first(write_coco: CocoWriter) -> None:
     data = dataset(write_coco(), ignore_empty=True, max_samples=1)
     assert (len(data), data[0][1]["image_id"], data[0][1]["labels"].tolist()) == (1, 30, [0])
