@@ -97,10 +97,10 @@ def with_shipped_configs(argv: Sequence[str]) -> list[str]:
         elif name in PARTS:
             path = find_part(name, value)
             if path is None and name == "data" and not Path(value).exists():
-                shipped = ", ".join(file.stem for file in sorted((config_folder() / "data").glob("*.yaml")))
-                raise ConfigurationError(
-                    f"there is no data config {value}, neither a file nor a shipped one: those are {shipped}."
-                )
+                shipped = [file.stem for file in sorted((config_folder() / "data").glob("*.yaml"))]
+                near = difflib.get_close_matches(value, shipped, 1)
+                hint = f"did you mean {near[0]}?" if near else f"those are {', '.join(shipped)}."
+                raise ConfigurationError(f"there is no data config {value}, neither a file nor a shipped one: {hint}")
         else:
             continue
         if path is not None and "=" in argv[position]:

@@ -32,50 +32,44 @@ class FriendlyErrors(ArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        print(f"detlit: error: {_shorten(message)}", file=sys.stderr)
-        for suggestion in _suggestions(self, message):
+        sentence, suggestions = _explained(self, parser.prog.split()[-1], message)
+        print(f"detlit: error: {sentence}", file=sys.stderr)
+        for suggestion in suggestions:
             print(f"  did you mean: {suggestion}?", file=sys.stderr)
         print(f"  see: {parser.prog.replace(' [options]', '')} --help", file=sys.stderr)
         raise SystemExit(2)
 
 
-def _shorten(message: str) -> str:
-    """Return a parser's message on one line, without the lists of types it tried."""
-    if "fit.model.detector" in message and "required" in message:
-        return f"there is no detector: set model.detector, to one of {_shipped_detectors()}, or to a config of yours."
-    if match := re.search(r'"model\.detector":\s+- Expected a path but (\S+) ', message):
-        return (
-            f"model.detector={match[1]} is neither a config file, nor a class, nor one of {_shipped_detectors()}: "
-            "correct the name."
-        )
-    if "'linked_targets'" in message:
-        return (
-            "model.detector names a function, which a config cannot call: name a shipped detector "
-            f"({_shipped_detectors()}), or a class."
-        )
-    message = re.sub(r"Does not validate against any of the Union subtypes\s+Subtypes: .*?\s+Errors:", "", message)
-    message = re.sub(r"Given value type: .*", "", message)
-    return " ".join(message.split())
-
-
-def _shipped_detectors() -> str:
-    return ", ".join(file.stem for file in sorted((config_folder() / "model").glob("*.yaml")))
-
-
-def _suggestions(parser: ArgumentParser, message: str) -> list[str]:
-    """Return the known name nearest to the unknown one in a message, if there is one."""
+def _explained(parser: ArgumentParser, command: str, message: str) -> tuple[str, list[str]]:
+    """Return a parser's message in one sentence, without the lists of types it tried, and what may have been meant."""
+    shipped = [file.stem for file in sorted((config_folder() / "model").glob("*.yaml"))]
     keys = sorted({action.dest for known in _parsers(parser) for action in known._actions if action.dest})
-    if match := re.search(r"nrecognized arguments?: --?([\w.+]+)", message):
-        return [f"--{key}" for key in _nearest(match[1].rstrip("+"), keys)]
-    if match := re.search(r"class_path '([\w.]+)'[^']*Option '([\w.]+)' is not accepted", message):
-        return _nearest(match[2], _parameters(match[1]))
-    if match := re.search(r"does not accept (?:nested key|option) '([\w.]+)'", message):
-        return _nearest(match[1], keys)
-    if match := re.search(r'"model\.detector":\s+- Expected a path but (\S+) ', message):
-        return _nearest(match[1], _shipped_detectors().split(", "))
-    if match := re.search(r"(?:import path string: |class_path ')([\w.]+)", message):
-        return _nearest(match[1].rpartition(".")[2], _class_names())
-    return []
+    keys = [key for key in keys if not key.endswith(".help")]
+    text = re.sub(r"Does not validate against any of the Union subtypes\s+Subtypes: .*?\s+Errors:", "", message)
+    text = " ".join(re.sub(r"Given value type: .*", "", text).split())
+    if "fit.model.detector" in text and "required" in text:
+        return f"there is no detector: set model.detector to one of {', '.join(shipped)}, or to a config of yours.", []
+    if match := re.search(r'"model\.detector": - Expected a path but (\S+) ', text):
+        sentence = f"model.detector={match[1]} is neither a config file, nor a class, nor one of {', '.join(shipped)}."
+        return sentence, _nearest(match[1], shipped)
+    if "'linked_targets'" in text:
+        names = ", ".join(shipped)
+        return f"model.detector names a function, which no config can call: name a class, or one of {names}.", []
+    if match := re.search(r"nrecognized arguments?: --?([\w.+]+)", text):
+        return text, [f"--{key}" for key in _nearest(match[1].rstrip("+"), keys)]
+    if match := re.search(r"nrecognized arguments?: (\S+)", text):
+        return text, [f"--config {match[1]}"] if command in ("fit", "validate", "test") else []
+    if match := re.search(r"class_path '([\w.]+)'[^']*Option '([\w.]+)' is not accepted", text):
+        return text, _nearest(match[2], _parameters(match[1]))
+    if match := re.search(r'"([\w.]+)":.*Option \'([\w.]+)\' is not accepted.*class_path=\'([\w.]+)\'', text):
+        return f"{match[1]}: {match[3]} has no argument {match[2]!r}.", _nearest(match[2], _parameters(match[3]))
+    if match := re.search(r"does not accept (?:nested key|option) '([\w.]+)'", text):
+        return text, _nearest(match[1], keys)
+    if match := re.search(r'"([\w.]+)":.*Expected a path but (\S+) .*import path string: \2', text):
+        return f"{match[1]}: {match[2]} is neither a class nor a file.", _nearest(match[2], _class_names())
+    if match := re.search(r"(?:import path string: |class_path ')([\w.]+)", text):
+        return text, _nearest(match[1].rpartition(".")[2], _class_names())
+    return text, []
 
 
 def _parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:

@@ -53,6 +53,8 @@ def test_parts_of_a_config_are_found_by_name(flag: str, name: str, file: str) ->
 def test_unknown_data_list_what_is_shipped_and_an_unknown_detector_may_be_a_class() -> None:
     with pytest.raises(ConfigurationError, match=r"no data config quickstart.*: those are coco2017, "):
         with_shipped_configs(["fit", "--data", "quickstart"])
+    with pytest.raises(ConfigurationError, match=r"did you mean custom_coco\?"):
+        with_shipped_configs(["fit", "--data", "custom_coco_cpu"])
     assert with_shipped_configs(["fit", "--model.detector", "Detector"]) == ["fit", "--model.detector", "Detector"]
 
 

@@ -185,6 +185,16 @@ def test_another_metric_needs_a_monitor_of_its_own_and_nothing_else(tmp_path: Pa
         (["--trainer.max_epochs", "three"], "three"),
         (["--config", '{"trainer": {"max_epoch": 3}}'], "max_epoch"),
         (["--model.optimizer", "{foo"], "foo"),
+        (["--config", '{"model": {"optimiser": {"class_path": "AdamW"}}}'], "did you mean: model.optimizer?"),
+        (
+            ["--model.optimizer.lrr", "1e-4"],
+            "model.optimizer: torch.optim.SGD has no argument 'lrr'.\n  did you mean: lr?",
+        ),
+        (
+            ["--trainer.callbacks+=CloseMosaik"],
+            "CloseMosaik is neither a class nor a file.\n  did you mean: CloseMosaic?",
+        ),
+        (["quickstart"], "unrecognized arguments: quickstart\n  did you mean: --config quickstart?"),
     ],
 )
 def test_typos_get_one_line_and_a_suggestion(
