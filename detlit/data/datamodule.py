@@ -30,6 +30,9 @@ __all__ = ["DetectionDataModule"]
 _FEW_IMAGES = 64
 """Below so many, starting workers takes longer than they save."""
 
+_FEW_CLASSES = 10
+"""Up to so many are listed in full in a message."""
+
 
 class DetectionDataModule(LightningDataModule, Recorded):
     """Load data sets for training, validation and test; without any, generated shapes.
@@ -178,6 +181,8 @@ class DetectionDataModule(LightningDataModule, Recorded):
             if self.trainer is not None and self.trainer.global_rank > 0:
                 warnings.simplefilter("ignore")  # every rank reads the same files
             dataset.setup()
+            if train:
+                _tell_of_unused_classes(dataset)
         if len(dataset) == 0:
             raise DatasetError(f"the {split} split has no images: check data.{split}.")
         dataset.decoding = self._decoding(dataset, split)
@@ -301,6 +306,22 @@ class DetectionDataModule(LightningDataModule, Recorded):
         for transform in transforms:
             batch.images = transform(batch.images, generators)
         return batch
+
+
+def _tell_of_unused_classes(dataset: DetectionDataset) -> None:
+    """Warn of classes that no training image has an object of."""
+    counts = dataset.object_counts()
+    if counts is None or counts.all() or not counts.any():
+        return
+    unused = [repr(name) for name, count in zip(dataset.class_names, counts, strict=True) if not count]
+    used = [name for name, count in zip(dataset.class_names, counts, strict=True) if count]
+    classes, them = ("classes", "them") if len(unused) > 1 else ("class", "it")
+    others = ", ".join(used) if len(used) <= _FEW_CLASSES else "the others"
+    warnings.warn(
+        f"the training split has no object of {classes} {abridged(unused)}, so nothing is learned of {them}: list only "
+        f"{others} in data.class_names, unless images are to come.",
+        stacklevel=4,
+    )
 
 
 def _shapes(root: str | None) -> dict[str, DetectionDataset]:

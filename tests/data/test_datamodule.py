@@ -3,7 +3,9 @@
 import copy
 import io
 import pickle
+import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detlit.data import CocoDataset, DetectionDataModule, GroundTruth, ShapesDataset
+from detlit.data import (
+    CocoDataset,
+    ConcatDataset,
+    DetectionDataModule,
+    DetectionDataset,
+    GroundTruth,
+    ListDataset,
+    ShapesDataset,
+)
 from detlit.data.collation import collate
 from detlit.data.transforms import BatchHSV, CutOut, HorizontalFlip, Mixup, Mosaic, RandomAffine, RandomHSV
 from detlit.errors import ConfigurationError, DatasetError
@@ -517,3 +527,53 @@ def test_images_of_an_unknown_index_get_colours_of_their_own(tmp_path: Path) -> 
     trainer(tmp_path, max_epochs=2).fit(module, data)
     assert len(module.colours[-1]) == 24
     assert len(set(module.colours[-1])) > 20  # now and then two look the same
+
+
+def two_images(used: Sequence[str], declared: Sequence[str]) -> ListDataset:
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    objects = [[4 * i, 1, 4 * i + 3, 9] for i in range(len(used))]
+    return ListDataset([(image, objects, list(used)), (image, [], [])], list(declared))
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            two_images("bc", "abc"),
+            r"no object of class 'a', so nothing is learned of it: list only b, c in data\.class_names",
+        ),
+        (
+            two_images("b", "abc"),
+            r"no object of classes 'a', 'c', so nothing is learned of them: list only b in ",
+        ),
+        (two_images("abcdefghijk", "abcdefghijkl"), r"list only the others in data\.class_names, unless"),
+        (ConcatDataset([two_images("b", "bc"), two_images("a", "ad")]), "of classes 'c', 'd', "),
+    ],
+    ids=["one", "two", "many others", "of several data sets"],
+)
+def test_classes_without_training_objects_are_told(train: DetectionDataset, message: str) -> None:
+    data = DetectionDataModule(train=train, num_workers=0)
+    with pytest.warns(UserWarning, match=message) as caught:
+        data.setup("fit")
+    assert len(caught) == 1
+
+
+def test_classes_are_told_of_in_training_only_and_where_counts_are_known() -> None:
+    used, unused, none = two_images("ab", "ab"), two_images("a", "ab"), two_images("", "ab")
+    shapes = ShapesDataset(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for train in (used, none, shapes, ConcatDataset([shapes])):
+            DetectionDataModule(train=train, num_workers=0).setup("fit")
+        DetectionDataModule(train=used, val=unused, test=unused, num_workers=0).setup()
+
+
+def test_the_classes_told_of_can_be_left_out(write_coco: CocoWriter) -> None:
+    root = str(write_coco())  # of the owls there are none
+    train = CocoDataset("train.json", "images/train")
+    data = DetectionDataModule(train=train, root=root, class_names=["cat", "dog"], num_workers=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.setup("fit")
+    with pytest.warns(UserWarning, match=r"no object of class 'owl', .* list only cat, dog in"):
+        DetectionDataModule(train=train, root=root, num_workers=0).setup("fit")

@@ -84,7 +84,10 @@ KINDS = {
         "it cannot be learnt: add training images, or leave the class out",
     ),
     "unused-class": Kind(
-        "note", "class without objects", "classes without objects", "leave them out unless images are to come"
+        "note",
+        "class without objects",
+        "classes without objects",
+        "list only the others in data.class_names, unless images are to come",
     ),
     # boxes
     "nan-box": Kind("error", "box that is NaN or infinite", "boxes that are NaN or infinite", "correct or remove them"),

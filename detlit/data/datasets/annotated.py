@@ -99,6 +99,10 @@ class AnnotatedDataset(DetectionDataset):
         self._class_names = tuple(names)
         self._table = None
 
+    def object_counts(self) -> NDArray[np.int64]:
+        """Return ``(num_classes,)`` objects of each class."""
+        return np.bincount(self.table.labels, minlength=len(self.class_names))
+
     def setup(self) -> None:
         """Read the annotations, check them, and see that the images are there."""
         self.table  # noqa: B018 - read on first use
@@ -244,7 +248,7 @@ def _far_outside(table: AnnotationTable) -> NDArray[np.bool_]:
     """Return ``(M,)`` which boxes reach far out of their images, none if it may be sloppiness."""
     sizes = table.sizes[:, ::-1].repeat(table.counts, axis=0)
     beyond = np.maximum(-table.boxes[:, :2], table.boxes[:, 2:] - sizes) > _FAR * sizes
-    rows = (sizes > 0).all(axis=1) & beyond.any(axis=1)
+    rows: NDArray[np.bool_] = np.logical_and((sizes > 0).all(axis=1), beyond.any(axis=1))
     return rows if len(rows) >= _FEW and rows.mean() > _MANY else np.zeros_like(rows)
 
 

@@ -88,6 +88,10 @@ class DetectionDataset(Recorded, Dataset[tuple[Tensor, Target]], ABC):
         height, width = self.load_image(index).shape[:2]
         return height, width
 
+    def object_counts(self) -> NDArray[np.int64] | None:
+        """Return ``(num_classes,)`` objects of each class, ``None`` if only loading all targets would tell."""
+        return None
+
     def setup(self) -> None:
         """Read and check what all images share; called once, before workers start."""
 

@@ -65,6 +65,17 @@ class ConcatDataset(DetectionDataset):
         self._class_names = tuple(names)
         self._starts = None
 
+    def object_counts(self) -> NDArray[np.int64] | None:
+        """Return ``(num_classes,)`` objects of each class, ``None`` if a part does not know them."""
+        self._ready()
+        counts = np.zeros(len(self.class_names), dtype=np.int64)
+        for part, labels in zip(self.datasets, self._labels, strict=True):
+            own = part.object_counts()
+            if own is None:
+                return None
+            np.add.at(counts, labels, own)
+        return counts
+
     def setup(self) -> None:
         """Read and check all parts."""
         self._ready()
