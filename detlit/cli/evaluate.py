@@ -111,7 +111,7 @@ class CocoObjects:
 
 
 def evaluate(results: str | Path, truth: CocoObjects, score_threshold: float | None = None) -> QualityReport:
-    """Score the detections in a file; a warning tells how many are of unknown categories.
+    """Score the detections in a file; warnings tell how many are of unknown categories, and if most images have none.
 
     Args:
         results: json file in COCO's results format.
@@ -132,10 +132,11 @@ def evaluate(results: str | Path, truth: CocoObjects, score_threshold: float | N
     if not len(truth.image_ids):
         raise AnnotationError("the ground truth lists no images: choose another annotation file.")
     if left_out:
-        print(
-            f"detlit: warning: {left_out} detections of categories that the ground truth does not declare are left out",
-            file=sys.stderr,
-        )
+        _warn(f"{left_out} detections of categories that the ground truth does not declare are left out")
+    annotated = np.unique(truth.objects.image)
+    seen = int(np.isin(annotated, detections.image).sum())
+    if 2 * seen < len(annotated):
+        _warn(f"only {seen} of the {len(annotated)} images with objects have detections: are these of another split?")
     return quality_report(
         detections,
         truth.objects,
@@ -143,3 +144,7 @@ def evaluate(results: str | Path, truth: CocoObjects, score_threshold: float | N
         class_names=list(truth.categories.values()),
         score_threshold=score_threshold,
     )
+
+
+def _warn(sentence: str) -> None:
+    print(f"detlit: warning: {sentence}", file=sys.stderr)

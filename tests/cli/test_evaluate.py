@@ -141,6 +141,30 @@ def test_the_score_threshold_can_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("images", "warning"),
+    [
+        ([4], "only 1 of the 3 images with objects have detections: are these of another split?"),
+        ([4, 1], "only 1 of the 3 images with objects have detections: are these of another split?"),
+        ([], "only 0 of the 3 images with objects have detections: are these of another split?"),
+        ([4, 2, 2], ""),
+    ],
+    ids=["one of three", "one without objects", "none", "two of three"],
+)
+def test_results_of_few_of_the_annotated_images_are_told(
+    images: list[int], warning: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, annotations = small_files(tmp_path)
+    content = json.loads(annotations.read_text())
+    content["images"] += [{"id": 3, "file_name": "3.png"}, {"id": 1, "file_name": "1.png"}]
+    content["annotations"] += [{"id": 3, "image_id": 3, "category_id": 5, "bbox": [0, 0, 20, 20]}]
+    annotations.write_text(json.dumps(content))
+    row = {"category_id": 5, "bbox": [0, 0, 20, 20], "score": 0.9}
+    results.write_text(json.dumps([{"image_id": image, **row} for image in images]))
+    assert main(["evaluate", str(results), str(annotations)]) == 0
+    assert capsys.readouterr().err == (f"detlit: warning: {warning}\n" if warning else "")
+
+
+@pytest.mark.parametrize(
     ("options", "status", "message"),
     [
         (["--images", "."], 2, "--images . is for the report: add --report FOLDER"),
