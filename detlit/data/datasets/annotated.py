@@ -143,7 +143,8 @@ class AnnotatedDataset(DetectionDataset):
         if len(lost):
             raise DatasetError(
                 f"{self.source} annotates class {renamed[declared[table.labels[lost[0]]]]!r}, but the classes of this "
-                f"run are {abridged(names)}: add it to data.class_names, or correct the name."
+                f"run are {abridged(names)}: correct the name, add it to data.class_names, or, where a checkpoint "
+                "says the classes, choose the data it was trained on, or another checkpoint."
             )
         return relabelled if (relabelled.labels >= 0).all() else relabelled.select_objects(relabelled.labels >= 0)
 
