@@ -122,10 +122,14 @@ def predict(
             images += result.frame is None
             detections += len(result)
         videos.flush()
-    frames = f", {videos.frames} video frames" if videos.frames else ""
-    print(f"{images} images{frames}, {detections} detections, written to {folder}")
+    frames = f", {_counted(videos.frames, 'video frame')}" if videos.frames else ""
+    print(f"{_counted(images, 'image')}{frames}, {_counted(detections, 'detection')}, written to {folder}")
     if failed:
         raise ImageReadError(f"{len(failed)} of {len(items)} images could not be read, the others are done.")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 class _VideoLines:
@@ -153,7 +157,7 @@ class _VideoLines:
         """Print the line of a video that has ended."""
         if self._length:
             found = ", ".join(f"{count} {name}" for name, count in self._counts.most_common()) or "nothing"
-            print(f"{self._path or 'camera'}: {self._length} frames, {found}")
+            print(f"{self._path or 'camera'}: {_counted(self._length, 'frame')}, {found}")
         self._length = 0
         self._counts.clear()
 

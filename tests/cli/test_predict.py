@@ -52,6 +52,13 @@ def test_images_and_videos_of_a_folder(media: Path, tmp_path: Path, capsys: pyte
     assert (video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)) == (12.5, 4)
 
 
+def test_one_is_not_counted_as_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "media").mkdir()
+    cv2.imwrite(str(tmp_path / "media/grey.png"), np.full((96, 96, 3), 90, dtype=np.uint8))
+    assert run(tmp_path / "media") == 0
+    assert f"\n1 image, 0 detections, written to {tmp_path / 'out'}\n" in capsys.readouterr().out
+
+
 def test_only_some_classes_above_thresholds_of_their_own(media: Path, tmp_path: Path) -> None:
     assert (
         run(f"{media}/**/*.png", "--score_threshold", '{"star": 0.1, "ring": 0.99}', "--classes", "[star, ring]") == 0
