@@ -292,7 +292,9 @@ def test_many_lost_annotations_are_counted(write_coco: CocoWriter) -> None:
 
 
 def test_annotated_classes_that_the_run_lacks_are_refused(write_coco: CocoWriter) -> None:
-    cures = "correct the name, add it to data.class_names, or, .* choose the data it was trained on, or another checkpoint"
+    cures = (
+        "correct the name, add it to data.class_names, or, .* choose the data it was trained on, or another checkpoint"
+    )
     with pytest.raises(DatasetError, match=f"annotates class 'dog', but the classes of this run are cat, fox: {cures}"):
         dataset(write_coco(), class_names=["cat", "fox"]).setup()
 
