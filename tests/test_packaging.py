@@ -129,7 +129,7 @@ def test_a_release_is_published_only_after_it_trained_in_a_bare_container() -> N
     assert jobs["smoke"]["container"] == "python:3.11-slim"
     assert SMOKE in commands(jobs["smoke"])
     assert SMOKE in commands(workflow("tests")["jobs"]["wheel"])
-    assert "--generate-notes" in commands(jobs["notes"])
+    assert "--notes-file notes.md" in commands(jobs["notes"])
     tokens = {name: set(job.get("permissions", {})) for name, job in jobs.items() if "permissions" in job}
     assert tokens == {"publish": {"id-token"}, "notes": {"contents"}}
 

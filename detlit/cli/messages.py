@@ -74,8 +74,8 @@ def _explained(parser: ArgumentParser, command: str, message: str) -> tuple[str,
 
 def _parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:
     yield parser
-    if parser._subcommands_action is not None:
-        yield from parser._subcommands_action._name_parser_map.values()
+    subcommands = getattr(parser, "_subcommands_action", None)  # private: an error must not end in another one
+    yield from getattr(subcommands, "_name_parser_map", {}).values()
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:

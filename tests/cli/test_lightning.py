@@ -214,7 +214,7 @@ def test_typos_get_one_line_and_a_suggestion(
         ({"detector": "yolo_nas_xs"}, "did you mean: yolo_nas_s?"),
         ({"detector": "nope"}, "model.detector=nope is neither a config file, nor a class, nor one of ppyoloe_l, "),
         ({"detector": {"class_path": "detlit.yolo_nas_s"}}, "model.detector names a function"),
-        ({}, "there is no detector: set model.detector, to one of ppyoloe_l, "),
+        ({}, "there is no detector: set model.detector to one of ppyoloe_l, "),
     ],
 )
 def test_a_detector_that_is_none_lists_those_there_are(
