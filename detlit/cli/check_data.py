@@ -23,6 +23,7 @@ __all__ = ["main"]
 
 _DESCRIPTION = """\
 Check a data set: annotations, images, classes, splits. Prints what it finds and writes report.html and report.json.
+"detlit check-data FOLDER" is "detlit check-data --root FOLDER".
 Exit status: 1 where there are errors, 0 where there are at most warnings and notes."""
 
 _SHOWN_CLASSES, _SHOWN_PLACES = 12, 3
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         DatasetError: the data have errors.
     """
+    argv = _with_root(argv)
     names = {name for _, name, _ in flags(argv)}
     if "root" in names and "config" in names:
         raise ConfigurationError("--root and --config both name the data: give one of them.")
@@ -71,7 +73,12 @@ def _parser(with_config: bool) -> FriendlyErrors:
     parser.add_argument(
         "--config", type=str | None, default=None, help="Config of a training run, or its data section."
     )
-    parser.add_argument("--output", type=str, default="data_report", help="Folder for report.html and report.json.")
+    parser.add_argument(
+        "--output",
+        type=str,
+        default="data_report",
+        help="Folder for report.html and report.json; those of an earlier check are replaced.",
+    )
     parser.add_argument(
         "--fix",
         type=str | None,
@@ -87,6 +94,16 @@ def _parser(with_config: bool) -> FriendlyErrors:
     else:
         parser.add_argument("--image_size", type=int, default=640, help="Side of the network input in pixels.")
     return parser
+
+
+def _with_root(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--root`` before a folder that is given without it."""
+    for position, argument in enumerate(argv[1:], 1):
+        before = argv[position - 1]
+        is_value = before.startswith("-") and "=" not in before and before != "--no-images"
+        if not argument.startswith("-") and not is_value:
+            return [*argv[:position], "--root", *argv[position:]]
+    return list(argv)
 
 
 def _with_data(argv: Sequence[str]) -> list[str]:

@@ -60,6 +60,13 @@ def test_all_faults_are_printed_and_written_and_errors_fail(scene: Scene, capsys
     assert html.count("data:image/jpeg") == 12 - 4 + 3 + shown_in_part
 
 
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["first", "after a switch", "last"])
+def test_the_folder_may_be_given_without_its_flag(place: int, scene: Scene, tmp_path: Path) -> None:
+    options = ["--no-images", "--output", str(tmp_path / "out")]
+    assert main(["check-data", *options[:place], str(scene.root), *options[place:]]) == 0
+    assert report(scene)["images_read"] is False
+
+
 def test_warnings_do_not_fail(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     scene.box("train", 1)[2] = 0
     scene.write()
@@ -135,6 +142,8 @@ def test_a_config_names_the_data_and_flags_override_it(
     [
         ([], "there are no data to check: give --root FOLDER or --config FILE"),
         (["--root", ".", "--config", "quickstart"], "both name the data"),
+        ([".", "--config", "quickstart"], "both name the data"),
+        ([".", ".."], "nrecognized arguments: .."),
         (["--config", "nonesuch"], "there is no config nonesuch"),
         (["--config", "{empty}"], "has no data section"),
         (["--rot", "."], "did you mean: --root?"),
