@@ -163,7 +163,7 @@ _ERROR_MEANINGS = {
     "both": "wrong class and IoU between 0.1 and 0.5",
     "duplicate": "of an object that a better detection has found",
     "background": "nothing is annotated there",
-    "missed": "an object that no detection is about",
+    "missed": "an object that no detection is about; of those missed above, some are found in another class or place",
 }
 
 

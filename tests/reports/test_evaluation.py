@@ -53,6 +53,12 @@ def test_the_overview_counts_right_and_wrong(tmp_path: Path) -> None:
     assert "At a score threshold of 0.550, 1 objects are found, 3 are missed, and 3 detections are wrong." in page
 
 
+def test_the_two_counts_of_missed_objects_are_told_apart(tmp_path: Path) -> None:
+    page = write_evaluation(street(), tmp_path, "street").read_text()
+    assert (street().overall.at_threshold.false_negatives, street().errors.counts_above["missed"]) == (3, 2)
+    assert "no detection is about; of those missed above, some are found in another class or place" in page
+
+
 def test_pictures_are_there_only_if_images_are(tmp_path: Path) -> None:
     sections = ("Worst false positives", "Worst misses")
     assert all(title not in write_evaluation(street(), tmp_path, "").read_text() for title in sections)
