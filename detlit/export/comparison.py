@@ -41,7 +41,8 @@ class Row:
         batch: number of images.
         detections: of the detector.
         unmatched: detections of one side that the other does not have, and not because their scores, as far as they may
-            differ, are on either side of the threshold.
+            differ, are on either side of the threshold; in a file of integers neither because its suppression decided
+            otherwise, as far as boxes and scores may differ.
         max_box: largest difference of a side, in pixels.
         max_score: largest difference of a score.
     """
@@ -175,11 +176,14 @@ def _row(
     else:
         found = read_detections(outputs, session.metadata["nms"], len(images))
     sure = callback.score_threshold + tolerance.max_score
-    pairs = [differences(*both, sure) for both in zip(expected, found, strict=True)]
-    unmatched, boxes, scores = zip(*pairs, strict=True)
-    if quantized:  # of two nearly equal boxes, suppression may keep the other one
-        nearest = [to_candidates(*each, tolerance) for each in zip(found, true_boxes, true_scores, strict=True)]
-        boxes, scores = zip(*nearest, strict=True)
+    if quantized:  # rounding may turn a decision of the suppression: of two nearly equal boxes, it keeps the other one
+        missed = [missing(*both, callback, tolerance) for both in zip(expected, found, strict=True)]
+        nearest = [to_candidates(*each, tolerance, sure) for each in zip(found, true_boxes, true_scores, strict=True)]
+        strays, boxes, scores = zip(*nearest, strict=True)
+        unmatched = (*missed, *strays)
+    else:
+        pairs = [differences(*both, sure) for both in zip(expected, found, strict=True)]
+        unmatched, boxes, scores = zip(*pairs, strict=True)
     return Row(
         size, len(images), sum(len(each["scores"]) for each in expected), sum(unmatched), max(boxes), max(scores)
     )
@@ -207,8 +211,37 @@ def differences(expected: Detection, found: Detection, sure: float) -> tuple[int
     return unmatched, float(nearest[matched].max()), float(scores.max())
 
 
-def to_candidates(found: Detection, boxes: Tensor, scores: Tensor, tolerance: Tolerance) -> tuple[float, float]:
-    """Return the largest differences of box and score between detections and the nearest predictions of their class.
+def missing(expected: Detection, found: Detection, callback: NMSPostPredictionCallback, tolerance: Tolerance) -> int:
+    """Return how many detections a file of integers lacks.
+
+    It lacks one that surely scores above the threshold, if it found no detection that is it or may have suppressed it:
+    one that scores as much and overlaps it too far, as far as scores and boxes may differ.
+
+    Args:
+        expected: of the detector.
+        found: of the file.
+        callback: the suppression of both.
+        tolerance: how far box and score may be apart.
+    """
+    others, boxes = found["boxes"][None], expected["boxes"][:, None]
+    closer = boxes + (others - boxes).clamp(-tolerance.max_box, tolerance.max_box)
+    shared = (torch.minimum(closer, others)[..., 2:] - torch.maximum(closer, others)[..., :2]).clamp(min=0).prod(-1)
+    overlap = shared / (_area(closer) + _area(others) - shared)
+    rivals = (overlap > callback.nms_threshold) & (found["scores"] > expected["scores"][:, None] - tolerance.max_score)
+    if not callback.class_agnostic_nms:
+        rivals &= expected["labels"][:, None] == found["labels"]
+    sure = expected["scores"] > callback.score_threshold + tolerance.max_score
+    return int((sure & ~rivals.any(dim=1)).sum())
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+
+
+def to_candidates(
+    found: Detection, boxes: Tensor, scores: Tensor, tolerance: Tolerance, sure: float
+) -> tuple[int, float, float]:
+    """Compare detections with the nearest predictions of their class.
 
     The nearest is the one with the least difference in units of the tolerance, be it of the box or of the score.
 
@@ -217,10 +250,18 @@ def to_candidates(found: Detection, boxes: Tensor, scores: Tensor, tolerance: To
         boxes: ``(A, 4)`` of the detector for the same image, before suppression.
         scores: ``(A, C)``.
         tolerance: how far box and score may be apart.
+        sure: detections that score less need no prediction.
+
+    Returns:
+        How many detections have no prediction within :data:`REACH` pixels, and the largest differences of box and score
+        of those that have.
     """
     by_box = (found["boxes"][:, None] - boxes[None]).abs().amax(-1)
     by_score = (found["scores"][:, None] - scores.T[found["labels"]]).abs()
     anchor = torch.maximum(by_box / tolerance.max_box, by_score / tolerance.max_score).argmin(dim=1)[:, None]
     far_boxes, far_scores = by_box.gather(1, anchor), by_score.gather(1, anchor)
     near = far_boxes < REACH
-    return (float(far_boxes[near].max()), float(far_scores[near].max())) if bool(near.any()) else (0.0, 0.0)
+    strays = int((~near[:, 0] & (found["scores"] > sure)).sum())
+    if not bool(near.any()):
+        return strays, 0.0, 0.0
+    return strays, float(far_boxes[near].max()), float(far_scores[near].max())

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from detlit.export.comparison import differences, to_candidates
-from detlit.export.verify import Tolerance
+from detlit.export.comparison import differences, missing, to_candidates
+from detlit.export.verify import QUANTIZED
+from detlit.postprocess import NMSPostPredictionCallback
 from detlit.structures import Detection
 
 
@@ -37,7 +38,34 @@ def test_integers_may_keep_the_other_of_two_nearly_equal_boxes() -> None:
     """Of two neighbours the file keeps the one torch suppresses: 0.5 pixels from it, 3 from the one torch keeps."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [2.5, 0, 12.5, 10], [50, 0, 60, 10], [3, 0, 13, 10]])
     scores = torch.tensor([[0.9, 0], [0.88, 0], [0.0, 0.7], [0.2, 0.9]])  # the last scores otherwise
-    found = detections((3, 0.86, 0), (50, 0.65, 1), (80, 0.9, 0))  # the last has no counterpart, and does not count
-    tolerance = Tolerance(max_box=2.0, mean_box=0.15, max_score=0.1, max_score_drop=5e-3)
-    assert to_candidates(found, boxes, scores, tolerance) == (pytest.approx(0.5), pytest.approx(0.05))
-    assert to_candidates(detections(), boxes, scores, tolerance) == (0.0, 0.0)
+    found = detections((3, 0.86, 0), (50, 0.65, 1), (80, 0.9, 0), (90, 0.5, 0))  # the last two have none
+    assert to_candidates(found, boxes, scores, QUANTIZED, 0.6) == (1, pytest.approx(0.5), pytest.approx(0.05))
+    assert to_candidates(found, boxes, scores, QUANTIZED, 0.4)[0] == 2
+    assert to_candidates(detections(), boxes, scores, QUANTIZED, 0.6) == (0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "missed"),
+    [
+        ([(100, 0.9, 0), (104, 0.8, 0)], 0),
+        ([(102, 0.81, 0), (104, 0.8, 0)], 0),  # off by as much as it may be
+        ([(100, 0.9, 0)], 0),  # the second may have been suppressed
+        ([(104, 0.85, 0)], 0),  # the second may have won
+        ([(104, 0.79, 0)], 1),  # too low to win
+        ([(100, 0.9, 1), (104, 0.8, 0)], 0),
+        ([(100, 0.9, 1)], 2),  # another class suppresses nothing
+        ([(95, 0.9, 0), (104, 0.7, 0)], 2),  # the first overlaps none, the second is too low to be one of them
+        ([], 2),
+    ],
+)
+def test_integers_may_suppress_what_nearly_overlaps_too_far(found: list[tuple[float, float, int]], missed: int) -> None:
+    """Squares of 10 pixels, 4 apart, overlap by 0.43; two pixels nearer by 0.67, with a threshold of 0.6 too far."""
+    callback = NMSPostPredictionCallback(score_threshold=0.4, nms_threshold=0.6)
+    expected = detections((100, 0.9, 0), (104, 0.801, 0), (150, 0.45, 0))  # the last is not sure
+    assert missing(expected, detections(*found), callback, QUANTIZED) == missed
+
+
+def test_any_class_suppresses_where_classes_do_not_count() -> None:
+    expected, found = detections((100, 0.9, 0), (104, 0.8, 0)), detections((100, 0.9, 1))
+    callback = NMSPostPredictionCallback(score_threshold=0.4, nms_threshold=0.6, class_agnostic_nms=True)
+    assert missing(expected, found, callback, QUANTIZED) == 0
