@@ -19,8 +19,8 @@ from detlit.cli.scoring import mean_average_precision
 from detlit.cli.switches import with_switches
 from detlit.data import DetectionDataModule
 from detlit.errors import ConfigurationError, DetlitError, MissingExtraError
-from detlit.export import Verification, export_onnx, verify
-from detlit.export.suppression import stored_suppression
+from detlit.export import compare, export_onnx, open_exported, verify
+from detlit.export.suppression import NMSFormat, stored_suppression
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
 from detlit.models.torch_files import write_torch_file
@@ -73,6 +73,7 @@ def quantize_checkpoint(
     output: str,
     data: DetectionDataModule,
     onnx: str | None = None,
+    nms: NMSFormat = "none",
     backend: Backend = "cpu",
     method: Method = "mse",
     percentile: float = 99.999,
@@ -94,6 +95,7 @@ def quantize_checkpoint(
         output: Checkpoint to write; it validates, tests, predicts and exports as any other.
         data: The data; by default those the checkpoint was trained on.
         onnx: ONNX file to write too.
+        nms: Put the suppression into that file, see detlit export --help; both read the same settings.
         backend: Who will run the integers.
         method: How to choose the ranges of activations.
         percentile: Share of the values that --method percentile does not clip, in percent.
@@ -105,16 +107,17 @@ def quantize_checkpoint(
         skip_sensitive: Number of the most sensitive layers that stay in floating point.
         max_drop: Leave out sensitive layers until the mAP is at most that much lower, such as 0.01.
         val_batches: Batches of the validation split that mAPs are measured on; all by default, 0 for no mAP.
-        verify: Compare the ONNX file with torch, and fail unless it is good; it has its name only then.
+        verify: Compare the ONNX file with torch, boxes and scores at the size of training and detections at several
+            sizes and numbers of images, and fail unless it is good; it has its name only then.
         allow_custom_code: Build classes from outside detlit and torch that the checkpoint names.
     """
-    _refuse_contradictions(output, onnx, verify, data, val_batches, max_drop, rank)
+    _refuse_contradictions(output, onnx, nms, verify, data, val_batches, max_drop, rank)
     if onnx is not None:
         _require_packages("--onnx", "onnx", "onnxscript")
     if verify:
         _require_packages("--verify", "onnxruntime")
     stored = read_checkpoint(ckpt_path)
-    suppression = stored_suppression(stored["detlit"], "none", allow_custom_code=allow_custom_code)
+    suppression = stored_suppression(stored["detlit"], nms, allow_custom_code=allow_custom_code)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = detector_from_checkpoint(stored, allow_custom_code=allow_custom_code).eval().to(device)
     images = _calibration_images(data, detector, calibration_batches, calibration_batch_size)
@@ -141,17 +144,20 @@ def quantize_checkpoint(
     write_torch_file(_checkpoint(done.detector, stored), output)
     print(f"written to {output}")
     if onnx is not None:
-        if verify and "val" in data.splits:
-            images = [batch.images for batch in islice(data.val_dataloader(), 2)]
-        write = partial(
-            export_onnx, done.detector, class_names=stored["detlit"]["class_names"], suppression=suppression
+        names = stored["detlit"]["class_names"]
+        write = partial(export_onnx, done.detector, class_names=names, suppression=suppression)
+        _export(
+            write,
+            Path(onnx),
+            nms,
+            partial(_verify, done.detector, detector, data=data, images=images, scorer=measured) if verify else None,
         )
-        _export(done.detector, detector, write, Path(onnx), images[:2] if verify else [], measured)
 
 
 def _refuse_contradictions(
     output: str,
     onnx: str | None,
+    nms: NMSFormat,
     verify: bool,
     data: DetectionDataModule,
     val_batches: int | None,
@@ -165,6 +171,8 @@ def _refuse_contradictions(
         raise ConfigurationError("calibration looks at training images and there are none: set data.train.")
     if verify and onnx is None:
         raise ConfigurationError("--verify compares the ONNX file and none is asked for: set --onnx.")
+    if nms != "none" and onnx is None:
+        raise ConfigurationError(f"--nms {nms} is of the ONNX file and none is asked for: set --onnx.")
     if (max_drop is not None or rank == "map") and ("val" not in data.splits or val_batches == 0):
         raise ConfigurationError(
             "--max_drop and --rank map measure the mAP, and there is no validation split to do so: "
@@ -229,40 +237,68 @@ class _Scorer:
         return mean_average_precision(detect, self.loader, self.num_batches)
 
 
-def _export(
-    quantized: Detector,
-    detector: Detector,
-    write: Callable[[Path], Path],
-    path: Path,
-    images: list[Tensor],
-    scorer: _Scorer | None,
-) -> None:
-    """Write an ONNX file; if there are images to verify it on, give it its name only once it is found good."""
-    if not images:
-        write(path)
+def _export(write: Callable[..., Path], path: Path, nms: NMSFormat, check: Callable[[Path, Path], None] | None) -> None:
+    """Write an ONNX file; if it is to be checked, give it its name only once it is found good.
+
+    Args:
+        write: writes a file, given its path and ``nms``.
+        path: of the file.
+        nms: of the file.
+        check: raises unless the file, and one without suppression, are good; ``None`` for no check.
+    """
+    if check is None:
+        write(path, nms=nms)
         print(f"written to {path}")
         return
     unverified = path.with_name(f"{path.stem}.unverified{path.suffix}")  # OpenVINO wants the suffix last
-    write(unverified)
+    write(unverified, nms=nms)
     try:
-        verification = _verified(quantized, detector, unverified, images, scorer)
-        print(verification)
-        verification.require()
+        with tempfile.TemporaryDirectory() as folder:
+            check(unverified, unverified if nms == "none" else write(Path(folder) / "boxes.onnx", nms="none"))
     except DetlitError as error:
         raise type(error)(f"{error} The file is kept as {unverified}.") from error
     unverified.replace(path)
     print(f"verified and written to {path}")
 
 
-def _verified(
-    quantized: Detector, detector: Detector, path: Path, images: list[Tensor], scorer: _Scorer | None
-) -> Verification:
-    """Compare on batches of one and of several images, and with the float file in size and speed."""
+def _verify(
+    quantized: Detector,
+    detector: Detector,
+    path: Path,
+    boxes_path: Path,
+    *,
+    data: DetectionDataModule,
+    images: list[Tensor],
+    scorer: _Scorer | None,
+) -> None:
+    """Compare boxes and scores, mAP, size and speed of a file; then its detections, as ``detlit export`` does.
+
+    Args:
+        quantized: what the file was exported from.
+        detector: it before it was quantized.
+        path: the file.
+        boxes_path: the file, or one of the same network without suppression.
+        data: validation images are looked at.
+        images: batches ``(B, 3, H, W)`` for data without a validation split.
+        scorer: measures the mAP.
+
+    Raises:
+        ExportError: the file is not good.
+    """
+    split: Any = data.dataset("val") or data.dataset("train")
+    if "val" in data.splits:
+        images = [batch.images for batch in islice(data.val_dataloader(), 2)]
     score = scorer.of_decoded if scorer is not None and hasattr(scorer.callback, "suppress") else None
     with tempfile.TemporaryDirectory() as folder:
         float_path = export_onnx(detector, Path(folder) / "float.onnx")
-        batches = [images[0][:1], *images]
-        return verify(quantized, path, batches, float_path=float_path, score=score)
+        batches = [images[0][:1], *images[:2]]  # of one and of several images
+        verification = verify(quantized, boxes_path, batches, float_path=float_path, score=score)
+    print(verification)
+    pictures = [split.load_image(index) for index in range(min(8, len(split)))]
+    comparison = compare(quantized, open_exported(path), pictures)
+    print(f"\n{comparison}")
+    verification.require()
+    comparison.require()
 
 
 def _checkpoint(detector: Detector, stored: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import torch
 
 from detlit import DetectionModule, Predictor, ShapesDataset
 from detlit.cli import main
-from detlit.export import Verification, open_exported
+from detlit.export import Comparison, Verification, open_exported
+from detlit.export.comparison import Row
+from detlit.export.verify import QUANTIZED
 from detlit.models.checkpoint_entry import detector_from_checkpoint, read_checkpoint
 from detlit.quantization import Quantization, calibration_batches, quantize
 from tests.callbacks.tiny import assert_same, quiet_trainer, weights
@@ -21,11 +23,13 @@ SMALL = ["--calibration_batches", "2", "--calibration_batch_size", "4", "--val_b
 
 
 GOOD = Verification([], None, {}, 0, None, None)
+ALIKE = Comparison("runtime", [], QUANTIZED, quantized=True)
 
 
-def write_graph(detector: object, path: Path, **options: object) -> None:
+def write_graph(detector: object, path: Path, nms: str = "none", **options: object) -> Path:
     """Stand for an export, which takes its time."""
-    path.write_bytes(b"graph")
+    path.write_text(f"graph, nms {nms}")
+    return path
 
 
 def run(output: Path, *arguments: str) -> int:
@@ -121,33 +125,58 @@ def test_the_onnx_file_carries_the_settings_of_the_checkpoint(tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_onnx_file_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
-    assert run(tmp_path / "q.ckpt", "--onnx", str(tmp_path / "q.onnx"), "--verify", "true") == 0
+    assert run(tmp_path / "q.ckpt", "--onnx", str(tmp_path / "q.onnx"), "--nms", "batch", "--verify", "true") == 0
     out = capsys.readouterr().out
     assert "convolutions on integers in ONNX Runtime: 70 of 76 (92.1%)" in out
     assert "times float, ONNX Runtime, one thread" in out
+    assert out.count(" ok\n") == 12  # of the detections, at 4 sizes and with 3 numbers of images
     assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", "q.onnx"}
+    session = open_exported(tmp_path / "q.onnx")
+    assert set(session.outputs(np.zeros((1, 3, 64, 64), np.uint8))) == {"num_detections", "boxes", "scores", "labels"}
 
 
 @pytest.mark.parametrize(
-    ("failures", "status", "name"), [([], 0, "q.onnx"), (["a box is off"], 1, "q.unverified.onnx")], ids=["good", "bad"]
+    ("nms", "found", "problem"),
+    [
+        ("batch", (GOOD, ALIKE), ""),
+        ("batch", (dataclasses.replace(GOOD, failures=["a box is off"]), ALIKE), "is not good: a box is off."),
+        ("none", (GOOD, dataclasses.replace(ALIKE, rows=[Row((64, 64), 1, 9, 0, 6.1, 0.0)])), "by up to 6.1 pixels"),
+    ],
+    ids=["good", "boxes off", "detections off"],
 )
 def test_only_a_good_file_gets_its_name(
-    failures: list[str],
-    status: int,
-    name: str,
+    nms: str,
+    found: tuple[Verification, Comparison],
+    problem: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    verification = dataclasses.replace(GOOD, failures=failures)
+    graphs: list[str] = []
+
+    def verify(_: object, path: Path, *__: object, **___: object) -> Verification:
+        graphs.append(path.read_text())
+        return found[0]
+
+    def compare(_: object, graph: str, __: object) -> Comparison:
+        graphs.append(graph)
+        return found[1]
+
     monkeypatch.setattr("detlit.cli.quantize.export_onnx", write_graph)
-    monkeypatch.setattr("detlit.cli.quantize._verified", lambda *_: verification)
-    assert run(tmp_path / "q.ckpt", "--val_batches", "0", "--onnx", str(tmp_path / "q.onnx"), "--verify") == status
+    monkeypatch.setattr("detlit.cli.quantize.open_exported", lambda path: path.read_text())
+    monkeypatch.setattr("detlit.cli.quantize.verify", verify)
+    monkeypatch.setattr("detlit.cli.quantize.compare", compare)
+    options = ["--val_batches", "0", "--onnx", str(tmp_path / "q.onnx"), "--nms", nms, "--verify"]
+    assert run(tmp_path / "q.ckpt", *options) == (1 if problem else 0)
+    name = "q.unverified.onnx" if problem else "q.onnx"
     assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", name}
+    assert graphs == ["graph, nms none", f"graph, nms {nms}"]  # all boxes, and the file itself
+    assert (tmp_path / name).read_text() == f"graph, nms {nms}"
     said = capsys.readouterr()
-    assert str(verification) in said.out  # the table shows what is wrong
-    if failures:
-        assert f"not good: a box is off. The file is kept as {tmp_path / name}." in said.err
+    assert all(str(each) in said.out for each in found)  # the tables show what is wrong
+    if problem:
+        assert problem in said.err
+        assert f"The file is kept as {tmp_path / name}." in said.err
     else:
         assert said.out.splitlines()[-1] == f"verified and written to {tmp_path / name}"
 
@@ -156,7 +185,7 @@ def test_a_file_that_nobody_verifies_is_written_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detlit.cli.quantize.export_onnx", write_graph)
-    monkeypatch.setattr("detlit.cli.quantize._verified", None)
+    monkeypatch.setattr("detlit.cli.quantize._verify", None)
     assert run(tmp_path / "q.ckpt", "--val_batches", "0", "--onnx", str(tmp_path / "q.onnx")) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"q.ckpt", "q.onnx"}
     assert capsys.readouterr().out.splitlines()[-1] == f"written to {tmp_path / 'q.onnx'}"
@@ -187,14 +216,22 @@ def test_without_a_validation_split_the_onnx_file_is_verified_on_training_images
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[torch.Tensor] = []
+    compared: list[np.ndarray[Any, Any]] = []
 
-    def verified(quantized: object, detector: object, path: Path, images: list[torch.Tensor], scorer: object) -> Any:
-        assert scorer is None
-        shown.extend(images)
+    def verify(_: object, path: Path, batches: list[torch.Tensor], float_path: Path, score: object) -> Verification:
+        assert score is None
+        assert len(batches[0]) == 1
+        shown.extend(batches[1:])
         return GOOD
 
+    def compare(_: object, session: object, pictures: list[np.ndarray[Any, Any]]) -> Comparison:
+        compared.extend(pictures)
+        return ALIKE
+
     monkeypatch.setattr("detlit.cli.quantize.export_onnx", write_graph)
-    monkeypatch.setattr("detlit.cli.quantize._verified", verified)
+    monkeypatch.setattr("detlit.cli.quantize.open_exported", Path)
+    monkeypatch.setattr("detlit.cli.quantize.verify", verify)
+    monkeypatch.setattr("detlit.cli.quantize.compare", compare)
     train = {"class_path": "ShapesDataset", "init_args": {"num_images": 8, "image_size": 128}}
     data = ["--data", json.dumps({"train": train, "val": None, "seed": 3})]
     assert run(tmp_path / "q.ckpt", *data, "--onnx", str(tmp_path / "q.onnx"), "--verify") == 0
@@ -202,6 +239,7 @@ def test_without_a_validation_split_the_onnx_file_is_verified_on_training_images
     pictures = [dataset.load_image(index).transpose(2, 0, 1) for index in range(8)]
     order = np.random.default_rng(3).permutation(8)
     assert np.array_equal(torch.cat(shown), [pictures[index] for index in order])
+    assert np.array_equal(np.stack(compared).transpose(0, 3, 1, 2), pictures)
 
 
 @pytest.mark.slow
@@ -229,6 +267,7 @@ def test_the_data_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--backend", "gpu"], 2, "backend"),
         (["--skip", '["stemm"]'], 2, "skip names 'stemm'"),
         (["--verify"], 2, "--verify compares the ONNX file and none is asked for"),
+        (["--nms", "batch"], 2, "--nms batch is of the ONNX file and none is asked for"),
         (["--rank", "map", "--val_batches", "0"], 2, "--max_drop and --rank map measure the mAP"),
         (["--weight_bits", "16"], 2, "weight_bits=16 is out of range"),
         (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
