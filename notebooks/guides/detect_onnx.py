@@ -1,6 +1,7 @@
 """Detect objects with NumPy and ONNX Runtime alone: python detect_onnx.py model.onnx image.npy, (H, W, 3) uint8 RGB.
 
-The file: detlit export --ckpt_path best.ckpt --output model.onnx --nms batch
+The file: detlit export --ckpt_path best.ckpt --output model.onnx --nms batch, or detlit quantize ... --onnx model.onnx
+--nms batch. A picture: numpy.save("image.npy", numpy.asarray(PIL.Image.open("image.jpg").convert("RGB"))).
 """
 
 import json
@@ -24,6 +25,8 @@ def resize(image, height, width):
 def detect(session, image):
     """Return (class name, score, [x1, y1, x2, y2] in pixels of the image) of each detection, best first."""
     metadata = session.get_modelmeta().custom_metadata_map
+    if metadata.get("nms") != "batch":
+        sys.exit("this ONNX file does not hold its suppression as read here: export it with --nms batch.")
     how, names = json.loads(metadata["preprocessing"]), json.loads(metadata["class_names"])
     (height, width), (fit_height, fit_width) = how["size"], how["content_size"] or how["size"]
     scale = np.array([fit_height, fit_width]) / image.shape[:2]
@@ -39,5 +42,7 @@ def detect(session, image):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or not sys.argv[2].endswith(".npy"):
+        sys.exit("give an ONNX file and an image as NumPy saves it: python detect_onnx.py model.onnx image.npy")
     for name, score, box in detect(onnxruntime.InferenceSession(sys.argv[1]), np.load(sys.argv[2])):
         print(f"{name} {score:.3f}", *(f"{side:.1f}" for side in box))

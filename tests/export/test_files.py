@@ -3,6 +3,8 @@
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,29 @@ def test_the_script_of_the_guide_needs_no_detlit(batch_file: Path) -> None:
         (expected,) = Predictor(batch_file)(shown)
         assert [name for name, _, _ in found] == expected.names
         np.testing.assert_allclose([box for _, _, box in found], expected.boxes, atol=1.0)
+
+
+def detect_onnx(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(GUIDES / "detect_onnx.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_script_of_the_guide_says_what_it_cannot_read(batch_file: Path, tmp_path: Path) -> None:
+    image = shapes_images(3)[2]
+    np.save(tmp_path / "image.npy", image)
+    found = detect_onnx(batch_file, tmp_path / "image.npy")
+    (expected,) = Predictor(batch_file)(image)
+    assert [line.split()[0] for line in found.stdout.splitlines()] == expected.names
+    for arguments in ((batch_file, tmp_path / "image.jpg"), (batch_file,)):
+        refused = detect_onnx(*arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("give an ONNX file and an image as NumPy saves it: ")
+        assert len(refused.stderr.splitlines()) == 1
+    for nms in ("none", "flat"):
+        export_file(shapes_detector(), tmp_path / f"{nms}.onnx", nms=nms)  # type: ignore[arg-type]
+        refused = detect_onnx(tmp_path / f"{nms}.onnx", tmp_path / "image.npy")
+        sentence = "this ONNX file does not hold its suppression as read here: export it with --nms batch.\n"
+        assert (refused.returncode, refused.stderr) == (1, sentence)
 
 
 def test_the_handler_of_the_serving_guide(batch_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
