@@ -147,7 +147,7 @@ def test_the_script_of_the_guide_says_what_it_cannot_read(batch_file: Path, tmp_
         assert refused.stderr.startswith("give an ONNX file and an image as NumPy saves it: ")
         assert len(refused.stderr.splitlines()) == 1
     for nms in ("none", "flat"):
-        export_file(shapes_detector(), tmp_path / f"{nms}.onnx", nms=nms)  # type: ignore[arg-type]
+        export_file(shapes_detector(), tmp_path / f"{nms}.onnx", nms=nms)
         refused = detect_onnx(tmp_path / f"{nms}.onnx", tmp_path / "image.npy")
         sentence = "this ONNX file does not hold its suppression as read here: export it with --nms batch.\n"
         assert (refused.returncode, refused.stderr) == (1, sentence)
