@@ -1,6 +1,7 @@
 """The whole road: from floating point through training with rounding errors to detections where torch is not."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 pytest.importorskip("onnxruntime")
@@ -17,6 +19,7 @@ if not hasattr(torch.onnx, "ops"):
     pytest.skip("export needs torch 2.8", allow_module_level=True)
 
 from detlit.cli import main
+from detlit.data import ShapesDataset
 from detlit.export import Suppression, export_onnx
 from detlit.export.verify import QUANTIZED, count_operators
 from detlit.models import Detector
@@ -25,7 +28,8 @@ from detlit.postprocess import NMSPostPredictionCallback
 from detlit.quantization import quantize
 from tests.shapes_detector import CHECKPOINT, calibration_images, shapes_data, shapes_detector
 
-GUIDE = Path(__file__).parents[2] / "notebooks" / "guides"
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "notebooks" / "guides"
 
 NAMES = ["circle", "triangle", "square", "star", "ring", "cross"]
 
@@ -111,6 +115,65 @@ def test_integers_detect_without_torch(tmp_path: Path) -> None:
     file = export_onnx(quantized, tmp_path / "int8.onnx", **options)
     images = pictures(4)
     assert_agreement(found_by_torch(quantized, images, 0.5), found_without_torch(file, images))
+
+
+def write_coco(folder: Path, split: str, seed: int, count: int) -> None:
+    """Write shapes as the data set in COCO's format that the README speaks of."""
+    dataset = ShapesDataset(count, image_size=128, seed=seed)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "images" / split).mkdir(parents=True)
+    objects = []
+    for index in range(count):
+        Image.fromarray(dataset.load_image(index)).save(folder / "images" / split / f"{index}.png")
+        target = dataset.load_target(index)
+        for (left, top, right, bottom), label in zip(target["boxes"], target["labels"], strict=True):
+            box = [float(left), float(top), float(right - left), float(bottom - top)]
+            found = {"id": len(objects) + 1, "image_id": index, "category_id": int(label), "bbox": box, "iscrowd": 0}
+            objects.append({**found, "area": box[2] * box[3]})
+    images = [{"id": index, "file_name": f"{index}.png", "height": 128, "width": 128} for index in range(count)]
+    categories = [{"id": label, "name": name} for label, name in enumerate(NAMES)]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As they stand there: one file serves detlit predict and the script without torch."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## To 8-bit integers\n")[1]
+    commands = section.split("```bash\n")[1].split("```")[0].replace("\\\n", "").splitlines()
+    assert [line.split()[:2] for line in commands] == [
+        ["detlit", "quantize"],
+        ["detlit", "predict"],
+        ["python", "notebooks/guides/detect_onnx.py"],
+    ]
+    monkeypatch.chdir(tmp_path)
+    stored = torch.load(CHECKPOINT, weights_only=True)
+    stored["detlit"]["score_threshold"] = 0.4385  # as training leaves it
+    torch.save(stored, "best.ckpt")
+    write_coco(tmp_path / "my_data", "train", 0, 32)
+    write_coco(tmp_path / "my_data", "val", 1, 24)
+    (tmp_path / "IMAGE_OR_FOLDER").mkdir()
+    image = ShapesDataset(3, image_size=128, seed=1).load_image(2)
+    Image.fromarray(image).save("IMAGE_OR_FOLDER/image.png")
+    np.save("image.npy", image)
+
+    quantized, predicted, detected = (shlex.split(line) for line in commands)
+    assert main(quantized[1:]) == 0
+    assert "verified and written to int8.onnx" in capfd.readouterr().out
+    assert main(predicted[1:]) == 0
+    results = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
+    assert len(results) > 2
+    assert min(each["score"] for each in results) > 0.4385
+    script = [sys.executable, str(ROOT / detected[1]), *detected[2:]]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [float(score) for _, score, *_ in lines] == pytest.approx([each["score"] for each in results], abs=2e-3)
+    boxes = np.array([[float(side) for side in box] for _, _, *box in lines])
+    boxes[:, 2:] -= boxes[:, :2]
+    np.testing.assert_allclose(boxes, [each["bbox"] for each in results], atol=0.2)
 
 
 @pytest.mark.slow
