@@ -12,8 +12,8 @@ __all__ = ["RunSummary", "epochs_done"]
 class RunSummary(Callback):
     """Print the final metrics, and after training where the checkpoints are.
 
-    Where no progress bar is seen, as in a log file, each validation of a fit prints a line with what the bar would show.
-    A run that an error or Ctrl-C ends prints no table: its metrics are those of some earlier epoch.
+    Where no progress bar is seen, as in a log file, each validation of a fit prints a line with what the bar would
+    show. A run that an error or Ctrl-C ends prints no table: its metrics are those of some earlier epoch.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

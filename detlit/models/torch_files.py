@@ -40,7 +40,7 @@ def write_torch_file(content: Any, path: str | Path) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         if isinstance(error, OSError) or "inline_container" in str(error):  # torch's writer, where it was cut short
-            reason = getattr(error, "strerror", None) or "the disk seems to be full"
+            reason = getattr(error, "strerror", None) or "the disk seems full"
             raise CheckpointError(
                 f"{path} cannot be written ({reason}): make room there, or choose another folder."
             ) from error
