@@ -214,7 +214,7 @@ class BestWeightsAverage(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the names of snapshots; a checkpoint does not say where they are, and names no other file."""
-        stored, superseded = state_dict["snapshots"], state_dict["superseded"]
+        stored, superseded = state_dict["snapshots"], state_dict.get("superseded", [])
         self._snapshots = [(score, name) for score, name in stored if self._is_snapshot(name)]
         self._superseded = [(step, name) for step, name in superseded if self._is_snapshot(name)]
         if ignored := [str(name) for _, name in [*stored, *superseded] if not self._is_snapshot(name)]:

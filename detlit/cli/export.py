@@ -1,6 +1,7 @@
 """``detlit export``: a checkpoint into one file that other runtimes run, without Lightning."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
@@ -8,9 +9,9 @@ from typing import Literal, cast
 from detlit.cli.messages import FriendlyErrors
 from detlit.cli.switches import with_switches
 from detlit.data.transforms.letterbox import resized
-from detlit.errors import ConfigurationError, DetlitError
+from detlit.errors import ConfigurationError
 from detlit.export.comparison import compare
-from detlit.export.files import SUFFIXES, Format, export_file
+from detlit.export.files import SUFFIXES, Format, export_file, files_of, named_if_good
 from detlit.export.onnx_file import Dynamic
 from detlit.export.session import open_exported
 from detlit.export.suppression import NMSFormat, stored_suppression
@@ -92,36 +93,22 @@ def export(
     )
     axes = [] if dynamic == "none" else dynamic.replace(" ", "").split(",")
     shown = [frame.image for frame in islice(read_frames(images), 8)] if verify else []
-    written = path.with_name(f"{path.stem}.unverified{path.suffix}") if verify else path
-    export_file(
-        detector,
-        written,
-        format=format,
-        class_names=stored["detlit"]["class_names"],
-        dynamic=cast("list[Dynamic]", axes),
-        input_dtype="uint8" if input == "uint8" else "float32",
-        nms=nms,
-        suppression=suppression,
-        half=half,
-        opset=opset,
-    )
-    if verify:
-        try:
+    with named_if_good(path) if verify else nullcontext(path) as written:
+        export_file(
+            detector,
+            written,
+            format=format,
+            class_names=stored["detlit"]["class_names"],
+            dynamic=cast("list[Dynamic]", axes),
+            input_dtype="uint8" if input == "uint8" else "float32",
+            nms=nms,
+            suppression=suppression,
+            half=half,
+            opset=opset,
+        )
+        if verify:
             comparison = compare(detector, open_exported(written), shown, half=half)
             print(comparison)
             comparison.require()
-        except DetlitError as error:
-            raise type(error)(f"{error} The file is kept as {written}.") from error
-        for part in _parts(written):
-            part.replace(path.with_suffix(part.suffix))
-    print(f"{'verified and ' if verify else ''}written to {path} ({_megabytes(path):.2f} MB)")
-
-
-def _parts(path: Path) -> list[Path]:
-    """Return the files of an exported detector: OpenVINO's weights are in one of their own."""
-    weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
-
-
-def _megabytes(path: Path) -> float:
-    return sum(part.stat().st_size for part in _parts(path)) / 1e6
+    size = sum(part.stat().st_size for part in files_of(path)) / 1e6
+    print(f"{'verified and ' if verify else ''}written to {path} ({size:.2f} MB)")

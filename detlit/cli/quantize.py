@@ -18,8 +18,9 @@ from detlit.cli.messages import FriendlyErrors
 from detlit.cli.scoring import mean_average_precision
 from detlit.cli.switches import with_switches
 from detlit.data import DetectionDataModule
-from detlit.errors import ConfigurationError, DetlitError, MissingExtraError
+from detlit.errors import ConfigurationError, MissingExtraError
 from detlit.export import compare, export_onnx, open_exported, verify
+from detlit.export.files import named_if_good
 from detlit.export.suppression import NMSFormat, stored_suppression
 from detlit.models.checkpoint_entry import detector_from_checkpoint, make_entry, read_checkpoint
 from detlit.models.detector import Detector
@@ -250,14 +251,9 @@ def _export(write: Callable[..., Path], path: Path, nms: NMSFormat, check: Calla
         write(path, nms=nms)
         print(f"written to {path}")
         return
-    unverified = path.with_name(f"{path.stem}.unverified{path.suffix}")  # OpenVINO wants the suffix last
-    write(unverified, nms=nms)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            check(unverified, unverified if nms == "none" else write(Path(folder) / "boxes.onnx", nms="none"))
-    except DetlitError as error:
-        raise type(error)(f"{error} The file is kept as {unverified}.") from error
-    unverified.replace(path)
+    with named_if_good(path) as unverified, tempfile.TemporaryDirectory() as folder:
+        write(unverified, nms=nms)
+        check(unverified, unverified if nms == "none" else write(Path(folder) / "boxes.onnx", nms="none"))
     print(f"verified and written to {path}")
 
 

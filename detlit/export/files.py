@@ -2,20 +2,21 @@
 
 import json
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from detlit.errors import ConfigurationError, MissingExtraError
+from detlit.errors import ConfigurationError, DetlitError, MissingExtraError
 from detlit.export.graph import exportable
 from detlit.export.onnx_file import Dynamic, check_options, example_images, export_onnx, file_metadata, noted, silence
 from detlit.export.suppression import NMSFormat, Suppression
 from detlit.models.detector import Detector
 from detlit.quantization.calibration import named_quantizers
 
-__all__ = ["SUFFIXES", "Format", "export_file"]
+__all__ = ["SUFFIXES", "Format", "export_file", "files_of", "named_if_good"]
 
 Format = Literal["onnx", "openvino", "torch_export", "torchscript"]
 
@@ -26,6 +27,29 @@ SUFFIXES: dict[Format, str] = {
     "torchscript": ".torchscript",
 }
 """Of the files of each format; OpenVINO keeps the weights beside its file, in one that ends in ``.bin``."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of an exported detector: OpenVINO's weights are in one of their own."""
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
+
+
+@contextmanager
+def named_if_good(path: Path) -> Iterator[Path]:
+    """Give the files written within their name at the end, unless an error says that they are not good.
+
+    Yields:
+        Where to write until then, ``NAME.unverified.SUFFIX``, and where what is not good stays.
+    """
+    unverified = path.with_name(f"{path.stem}.unverified{path.suffix}")  # OpenVINO wants the suffix last
+    try:
+        yield unverified
+    except DetlitError as error:
+        kept = f" The file is kept as {unverified}." if unverified.exists() else ""
+        raise type(error)(f"{error}{kept}") from error
+    for part in files_of(unverified):
+        part.replace(path.with_suffix(part.suffix))
 
 
 def export_file(

@@ -395,3 +395,9 @@ def test_the_first_process_decides_on_scores(tmp_path: Path) -> None:
         Apart()
     )
     assert (tmp_path / "average.ckpt").exists()
+
+
+def test_a_state_without_superseded_files_is_read() -> None:
+    callback = BestWeightsAverage()
+    callback.load_state_dict({"snapshots": [[0.5, "val_map-step-3.ckpt"]]})
+    assert callback.state_dict() == {"snapshots": [[0.5, "val_map-step-3.ckpt"]], "superseded": []}
